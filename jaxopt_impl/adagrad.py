@@ -1,0 +1,80 @@
+"""AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  Mirror: torch_ref/adagrad.py
+
+    Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
+    θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
+"""
+
+from typing import NamedTuple
+
+import optax
+
+from . import checks
+from . import numerics as nx
+from .transform import transform
+
+
+class State(NamedTuple):
+    sum: nx.Exact  # [*p]  Gₜ, initial_accumulator_value at t = 0
+    step: nx.Count = None  # []  t, counted by the shell
+
+
+class Hyper(NamedTuple):
+    lr: nx.Scalar  # η
+    lr_decay: nx.Scalar  # δ
+    weight_decay: nx.Scalar
+    eps: nx.Scalar  # ε
+    eps_in_sqrt: bool
+    maximize: bool
+    t: nx.Scalar = 1  # set by the shell
+
+
+def step(g, p, s, h):
+    if h.maximize:
+        g = -g
+    if h.weight_decay:
+        g = g + h.weight_decay * p
+    lr = h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr
+    sum = s.sum + g * g
+    root = nx.sqrt(sum + h.eps) if h.eps_in_sqrt else nx.sqrt(sum) + h.eps
+    u = -(lr * g / root)
+    return u, State(sum)
+
+
+def adagrad(
+    learning_rate: optax.ScalarOrSchedule,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-5,
+    *,
+    eps_in_sqrt: bool = True,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """AdaGrad: each coordinate's step shrinks with the gradients that it has seen.
+
+        Gₜ = Gₜ₋₁ + gₜ²,   uₜ = −ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
+
+    Args:
+        learning_rate: η >= 0; a float, or a schedule `count -> float`.
+        lr_decay: δ >= 0; ηₜ is computed in float64 and rounded once.
+        weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
+        initial_accumulator_value: G₀ >= 0.
+        eps: ε >= 0, inside the square root (outside, √Gₜ + ε, with `eps_in_sqrt=False`).
+        eps_in_sqrt: where ε stands.
+        maximize: ascend: the gradient is negated first.
+    Shapes: updates and `sum` follow each leaf; `step` is [].  Dtypes: float32, float64; state in the leaf's dtype.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
+    Exactness: bit-equal to `torch_ref.AdaGrad` in float32 and float64; run on CPU, not yet on GPU or TPU.
+    Differs from: torch.optim.Adagrad (ε outside the root, 1e-10; FMAs), optax.adagrad (accumulator starts at 0.1, ε = 1e-7; rsqrt;
+        no update where Gₜ = 0).
+    Source: Duchi, Hazan & Singer 2011, section 1 (figure 1, diagonal form).
+    Example:
+        >>> tx = adagrad(0.5, eps=0.0)
+        >>> u, _ = tx.update(jax.numpy.array([2.0]), tx.init(jax.numpy.array([1.0])))
+        >>> u
+        Array([-0.5], dtype=float32)
+    """
+    checks.at_least_zero("adagrad", lr=learning_rate, lr_decay=lr_decay, weight_decay=weight_decay)
+    checks.at_least_zero("adagrad", initial_accumulator_value=initial_accumulator_value, eps=eps)
+    hyper = Hyper(learning_rate, lr_decay, weight_decay, eps, eps_in_sqrt, maximize)
+    return transform("adagrad", step, hyper, State(initial_accumulator_value))

@@ -1,0 +1,66 @@
+"""Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  Mirror: torch_ref/momentum.py
+
+    vₜ = μ vₜ₋₁ − η gₜ
+    θₜ₊₁ = θₜ + vₜ
+"""
+
+from typing import NamedTuple
+
+import optax
+
+from . import checks
+from . import numerics as nx
+from .transform import transform
+
+
+class State(NamedTuple):
+    momentum_buffer: nx.Exact  # [*p]  vₜ, 0 at t = 0
+    step: nx.Count = None  # []  t, counted by the shell
+
+
+class Hyper(NamedTuple):
+    lr: nx.Scalar  # η
+    momentum: nx.Scalar  # μ
+    weight_decay: nx.Scalar
+    maximize: bool
+
+
+def step(g, p, s, h):
+    if h.maximize:
+        g = -g
+    if h.weight_decay:
+        g = g + h.weight_decay * p
+    v = h.momentum * s.momentum_buffer - h.lr * g
+    return v, State(v)
+
+
+def momentum(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    *,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Momentum: a velocity that decays by μ and is pushed by each gradient; the learning rate is inside the velocity.
+
+        vₜ = μ vₜ₋₁ − η gₜ,   uₜ = vₜ
+
+    Args:
+        learning_rate: η >= 0; a float, or a schedule `count -> float`.
+        momentum: μ >= 0.
+        weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
+        maximize: ascend: the gradient is negated first.
+    Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64; state in the leaf's dtype.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
+    Exactness: bit-equal to `torch_ref.Momentum` in float32 and float64; run on CPU, not yet on GPU or TPU.
+    Differs from: torch.optim.SGD(momentum=μ) and optax.sgd(momentum=μ), which keep b = −v/η: the same path for a constant η,
+        another one under a schedule, where a velocity keeps the learning rates that it was built with.
+    Source: Sutskever, Martens, Dahl & Hinton 2013, equations 1 and 2.
+    Example:
+        >>> tx = momentum(0.5)
+        >>> u, _ = tx.update(jax.numpy.array([2.0]), tx.init(jax.numpy.array([1.0])))
+        >>> u
+        Array([-1.], dtype=float32)
+    """
+    checks.at_least_zero("momentum", lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    return transform("momentum", step, Hyper(learning_rate, momentum, weight_decay, maximize), State(0.0))

@@ -1,0 +1,79 @@
+"""SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  Mirror: torch_ref/sgd.py
+
+    bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
+    θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
+"""
+
+from typing import NamedTuple
+
+import optax
+
+from . import checks
+from . import numerics as nx
+from .transform import transform
+
+
+class State(NamedTuple):
+    momentum_buffer: nx.Exact | None  # [*p]  bₜ
+    step: nx.Count = None  # []  t, counted by the shell
+
+
+class Hyper(NamedTuple):
+    lr: nx.Scalar  # η
+    momentum: nx.Scalar  # μ
+    dampening: nx.Scalar  # τ
+    weight_decay: nx.Scalar
+    nesterov: bool
+    maximize: bool
+    first: bool = True  # t = 1, set by the shell
+
+
+def step(g, p, s, h):
+    if h.maximize:
+        g = -g
+    if h.weight_decay:
+        g = g + h.weight_decay * p
+    if not h.momentum:
+        return -(h.lr * g), s
+    b = nx.where(h.first, g, h.momentum * s.momentum_buffer + (1 - h.dampening) * g)
+    d = g + h.momentum * b if h.nesterov else b
+    return -(h.lr * d), State(b)
+
+
+def sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """SGD, with momentum as torch.optim.SGD means it: the first gradient enters the buffer undamped.
+
+        bₜ = μ bₜ₋₁ + (1 − τ) gₜ,  b₁ = g₁;   uₜ = −η bₜ,  or −η (gₜ + μ bₜ) with `nesterov`
+
+    Args:
+        learning_rate: η >= 0; a float, or a schedule `count -> float`.
+        momentum: μ >= 0; 0 keeps no buffer.
+        dampening: τ.
+        weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
+        nesterov: look ahead; needs momentum > 0 and dampening = 0.
+        maximize: ascend: the gradient is negated first.
+    Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64; state in the leaf's dtype.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
+    Exactness: bit-equal to `torch_ref.SGD` in float32 and float64; run on CPU, not yet on GPU or TPU.
+    Differs from: torch.optim.SGD (contracts μ b + (1 − τ) g and θ − η d to FMAs on AVX2), optax.sgd (no dampening; its momentum
+        starts from 0, which is the same for τ = 0; negates last, and XLA contracts).
+    Source: Sutskever, Martens, Dahl & Hinton 2013, section 2; the form of torch.optim.SGD.
+    Example:
+        >>> tx = sgd(0.5, momentum=0.9)
+        >>> u, _ = tx.update(jax.numpy.array([2.0]), tx.init(jax.numpy.array([1.0])))
+        >>> u
+        Array([-1.], dtype=float32)
+    """
+    checks.at_least_zero("sgd", lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+    checks.not_nan("sgd", dampening=dampening)
+    checks.nesterov("sgd", nesterov, momentum, dampening)
+    hyper = Hyper(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
+    return transform("sgd", step, hyper, State(None if nx.off(momentum) else 0.0))

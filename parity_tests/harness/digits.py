@@ -1,0 +1,60 @@
+"""Real gradients: a PyTorch classifier in training on scikit-learn's handwritten digits (1,797 images of 8 x 8, no download)."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+HIDDEN, BATCH = 32, 64
+
+
+@cache
+def _data(dtype: str):
+    images, labels = load_digits(return_X_y=True)
+    split = train_test_split(images / 16, labels, test_size=0.25, random_state=0, stratify=labels)
+    return [torch.from_numpy(x.astype(dtype if x.dtype.kind == "f" else np.int64)) for x in split]
+
+
+class Digits:
+    """A classifier of one hidden layer, whose gradients are taken at whatever parameters one gives it.
+
+    Args:
+        dtype: of parameters, images and gradients.
+        seed: of the initial parameters and of the order of the batches.
+        ascend: gives the gradient of the negated loss, which an optimizer with `maximize=True` brings down.
+    """
+
+    def __init__(self, dtype: str = "float32", seed: int = 0, *, ascend: bool = False):
+        self._train, self._test, self._train_labels, self._test_labels = _data(dtype)
+        self._sign, self._seed = -1 if ascend else 1, seed
+        rng = np.random.default_rng(seed)
+        sizes = [self._train.shape[1], HIDDEN, 10]
+        self.params = {
+            name: {
+                "bias": np.zeros(fan_out, dtype),
+                "weight": (rng.standard_normal((fan_out, fan_in)) / np.sqrt(fan_in)).astype(dtype),
+            }
+            for name, fan_in, fan_out in zip(("hidden", "output"), sizes, sizes[1:], strict=False)
+        }
+
+    def gradient(self, params, step: int):
+        """The gradient of the mean cross-entropy on the batch of this step (1, 2, ...)."""
+        per_epoch = len(self._train) // BATCH
+        epoch, batch = divmod(step - 1, per_epoch)
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._train))[batch * BATCH : (batch + 1) * BATCH]
+        leaves = {n: {k: torch.from_numpy(np.array(v)).requires_grad_() for k, v in layer.items()} for n, layer in params.items()}
+        loss = torch.nn.functional.cross_entropy(_logits(leaves, self._train[order]), self._train_labels[order])
+        (self._sign * loss).backward()
+        return {n: {k: v.grad.numpy() for k, v in layer.items()} for n, layer in leaves.items()}
+
+    def accuracy(self, params) -> float:
+        """The share of held-out digits that these parameters get right."""
+        leaves = {n: {k: torch.from_numpy(np.array(v)) for k, v in layer.items()} for n, layer in params.items()}
+        return (_logits(leaves, self._test).argmax(1) == self._test_labels).double().mean().item()
+
+
+def _logits(params, images):
+    hidden = torch.tanh(images @ params["hidden"]["weight"].T + params["hidden"]["bias"])
+    return hidden @ params["output"]["weight"].T + params["output"]["bias"]

@@ -1,0 +1,36 @@
+"""A torch.optim.Optimizer, driven by gradients from outside."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+
+class TorchSide:
+    """An optimizer over parameters that start as copies of `leaves`.
+
+    `make` is a callable from a list of `torch.nn.Parameter` to a `torch.optim.Optimizer`.
+    """
+
+    def __init__(self, make: Callable[[list], torch.optim.Optimizer], leaves: Sequence[np.ndarray]):
+        self._parameters = [torch.nn.Parameter(_tensor(x)) for x in leaves]
+        self.optimizer = make(self._parameters)
+
+    def step(self, gradients: Sequence[np.ndarray]) -> None:
+        for p, g in zip(self._parameters, gradients, strict=True):
+            p.grad = _tensor(g)
+        self.optimizer.step()
+
+    def params(self) -> list[np.ndarray]:
+        """The parameters now (views, which the next step changes)."""
+        return [p.detach().numpy() for p in self._parameters]
+
+    def state(self) -> dict[str, list[np.ndarray | None]]:
+        """Each state field's value for each parameter, or None where it has none."""
+        states = [self.optimizer.state.get(p, {}) for p in self._parameters]
+        fields = dict.fromkeys(field for state in states for field, value in state.items() if isinstance(value, torch.Tensor))
+        return {field: [None if s.get(field) is None else s[field].numpy() for s in states] for field in fields}
+
+
+def _tensor(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(x))  # a copy: the optimizer may write into its gradient

@@ -1,0 +1,102 @@
+"""AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  Mirror: jaxopt_impl/adagrad.py
+
+    Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
+    θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
+"""
+
+from typing import ClassVar, NamedTuple
+
+from . import checks
+from . import numerics as nx
+from .optimizer import RoundedOnce
+
+
+class State(NamedTuple):
+    sum: nx.Exact  # [*p]  Gₜ, initial_accumulator_value at t = 0
+    step: nx.Count = None  # []  t, counted by the shell
+
+
+class Hyper(NamedTuple):
+    lr: nx.Scalar  # η
+    lr_decay: nx.Scalar  # δ
+    weight_decay: nx.Scalar
+    eps: nx.Scalar  # ε
+    eps_in_sqrt: bool
+    maximize: bool
+    t: nx.Scalar = 1  # set by the shell
+
+
+def step(g, p, s, h):
+    if h.maximize:
+        g = -g
+    if h.weight_decay:
+        g = g + h.weight_decay * p
+    lr = h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr
+    sum = s.sum + g * g
+    root = nx.sqrt(sum + h.eps) if h.eps_in_sqrt else nx.sqrt(sum) + h.eps
+    u = -(lr * g / root)
+    return u, State(sum)
+
+
+class AdaGrad(RoundedOnce):
+    """torch.optim.Adagrad with each operation rounded once; the recurrence and its arguments are those of `jaxopt_impl.adagrad`.
+
+    Args: as torch.optim.Adagrad, and `eps_in_sqrt`: True puts ε inside the root, False outside as torch.optim.Adagrad does. `lr` is a float
+        or a one-element tensor. `foreach` and `fused` have no effect, `differentiable=True` is refused.
+    State: `step` [] and `sum` [*p] in the parameter's dtype, both from construction on, as in torch.optim.
+    Dtypes: float32, float64.
+    Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
+    Exactness: bit-equal to `jaxopt_impl.adagrad` in float32 and float64; run on CPU, not yet on CUDA.
+    Differs from: torch.optim.Adagrad (`eps=1e-10`, outside the root; FMAs). A group that comes from a checkpoint without the key
+        `eps_in_sqrt` gets False, which is what the stock class means; checkpoints are exchanged both ways.
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([2.0])
+        >>> _ = AdaGrad([p], lr=0.5, eps=0).step(); p.data
+        tensor([0.5000])
+    """
+
+    who, rule, Hyper, State = "adagrad", step, Hyper, State
+    added: ClassVar = {"eps_in_sqrt": False}
+
+    def __init__(
+        self,
+        params,
+        lr=1e-2,
+        lr_decay=0,
+        weight_decay=0,
+        initial_accumulator_value=0,
+        eps=1e-5,
+        foreach=None,
+        *,
+        eps_in_sqrt=True,
+        maximize=False,
+        differentiable=False,
+        fused=None,
+    ):
+        super().__init__(
+            params,
+            lr=lr,
+            lr_decay=lr_decay,
+            eps=eps,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            foreach=foreach,
+            eps_in_sqrt=eps_in_sqrt,
+            maximize=maximize,
+            differentiable=differentiable,
+            fused=fused,
+        )
+
+    def add_param_group(self, param_group):
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for p in group["params"]:
+            self._start(p, self.fill(group))
+
+    def check(self, group):
+        checks.at_least_zero("adagrad", lr=group["lr"], lr_decay=group["lr_decay"], weight_decay=group["weight_decay"])
+        checks.at_least_zero("adagrad", initial_accumulator_value=group["initial_accumulator_value"], eps=group["eps"])
+
+    def fill(self, group):
+        return State(group["initial_accumulator_value"])

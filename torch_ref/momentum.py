@@ -1,0 +1,82 @@
+"""Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  Mirror: jaxopt_impl/momentum.py
+
+    vₜ = μ vₜ₋₁ − η gₜ
+    θₜ₊₁ = θₜ + vₜ
+"""
+
+from typing import NamedTuple
+
+from . import checks
+from . import numerics as nx
+from .optimizer import RoundedOnce
+
+
+class State(NamedTuple):
+    momentum_buffer: nx.Exact  # [*p]  vₜ, 0 at t = 0
+    step: nx.Count = None  # []  t, counted by the shell
+
+
+class Hyper(NamedTuple):
+    lr: nx.Scalar  # η
+    momentum: nx.Scalar  # μ
+    weight_decay: nx.Scalar
+    maximize: bool
+
+
+def step(g, p, s, h):
+    if h.maximize:
+        g = -g
+    if h.weight_decay:
+        g = g + h.weight_decay * p
+    v = h.momentum * s.momentum_buffer - h.lr * g
+    return v, State(v)
+
+
+class Momentum(RoundedOnce):
+    """Momentum in the velocity form; the recurrence and its arguments are those of `jaxopt_impl.momentum`.
+
+    Args: `params` and `lr` as in torch.optim, `momentum` μ, `weight_decay` (the L2 form), `maximize`. `foreach` and `fused` have no effect,
+        `differentiable=True` is refused.
+    State: `momentum_buffer` [*p], the velocity, in the parameter's dtype.
+    Dtypes: float32, float64.
+    Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
+    Exactness: bit-equal to `jaxopt_impl.momentum` in float32 and float64; run on CPU, not yet on CUDA.
+    Differs from: torch.optim.SGD(momentum=μ), whose buffer is −v/η; torch.optim has no velocity form, so no checkpoint to exchange.
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([2.0])
+        >>> _ = Momentum([p], lr=0.5).step(); p.data
+        tensor([0.])
+    """
+
+    who, rule, Hyper, State = "momentum", step, Hyper, State
+    counts = False
+
+    def __init__(
+        self,
+        params,
+        lr=1e-3,
+        momentum=0.9,
+        weight_decay=0,
+        *,
+        maximize=False,
+        foreach=None,
+        differentiable=False,
+        fused=None,
+    ):
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+        )
+
+    def check(self, group):
+        checks.at_least_zero("momentum", lr=group["lr"], momentum=group["momentum"], weight_decay=group["weight_decay"])
+
+    def fill(self, group):
+        return State(0.0)

@@ -1,0 +1,94 @@
+"""SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  Mirror: jaxopt_impl/sgd.py
+
+    bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
+    θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
+"""
+
+from typing import NamedTuple
+
+from . import checks
+from . import numerics as nx
+from .optimizer import RoundedOnce
+
+
+class State(NamedTuple):
+    momentum_buffer: nx.Exact | None  # [*p]  bₜ
+    step: nx.Count = None  # []  t, counted by the shell
+
+
+class Hyper(NamedTuple):
+    lr: nx.Scalar  # η
+    momentum: nx.Scalar  # μ
+    dampening: nx.Scalar  # τ
+    weight_decay: nx.Scalar
+    nesterov: bool
+    maximize: bool
+    first: bool = True  # t = 1, set by the shell
+
+
+def step(g, p, s, h):
+    if h.maximize:
+        g = -g
+    if h.weight_decay:
+        g = g + h.weight_decay * p
+    if not h.momentum:
+        return -(h.lr * g), s
+    b = nx.where(h.first, g, h.momentum * s.momentum_buffer + (1 - h.dampening) * g)
+    d = g + h.momentum * b if h.nesterov else b
+    return -(h.lr * d), State(b)
+
+
+class SGD(RoundedOnce):
+    """torch.optim.SGD with each operation rounded once; the recurrence and its arguments are those of `jaxopt_impl.sgd`.
+
+    Args: as torch.optim.SGD; `lr` a float or a one-element tensor. `foreach` and `fused` have no effect, `differentiable=True` is refused.
+    State: `momentum_buffer` [*p] in the parameter's dtype, where momentum is not 0; absent or None means before the first step.
+    Dtypes: float32, float64.
+    Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
+    Exactness: bit-equal to `jaxopt_impl.sgd` in float32 and float64; run on CPU, not yet on CUDA.
+    Differs from: torch.optim.SGD, which contracts to FMAs on AVX2; checkpoints are exchanged both ways.
+    Example:
+        >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> p.grad = torch.tensor([2.0])
+        >>> _ = SGD([p], lr=0.5, momentum=0.9).step(); p.data
+        tensor([0.])
+    """
+
+    who, rule, Hyper, State = "sgd", step, Hyper, State
+    counts = False
+
+    def __init__(
+        self,
+        params,
+        lr=1e-3,
+        momentum=0,
+        dampening=0,
+        weight_decay=0,
+        nesterov=False,
+        *,
+        maximize=False,
+        foreach=None,
+        differentiable=False,
+        fused=None,
+    ):
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+        )
+
+    def check(self, group):
+        momentum, dampening = group["momentum"], group["dampening"]
+        checks.at_least_zero("sgd", lr=group["lr"], momentum=momentum, weight_decay=group["weight_decay"])
+        checks.not_nan("sgd", dampening=dampening)
+        checks.nesterov("sgd", group["nesterov"], momentum, dampening)
+
+    def fill(self, group):
+        return State(0.0 if group["momentum"] else None)
