@@ -1,7 +1,7 @@
 """AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  Mirror: torch_ref/adagrad.py
 
-    Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
-    θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
+Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
+θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
 """
 
 from typing import NamedTuple
@@ -19,13 +19,13 @@ class State(NamedTuple):
 
 
 class Hyper(NamedTuple):
-    lr: nx.Scalar  # η
-    lr_decay: nx.Scalar  # δ
-    weight_decay: nx.Scalar
-    eps: nx.Scalar  # ε
+    lr: nx.Number  # η
+    lr_decay: nx.Number  # δ
+    weight_decay: nx.Number
+    eps: nx.Number  # ε
     eps_in_sqrt: bool
     maximize: bool
-    t: nx.Scalar = 1  # set by the shell
+    t: nx.Number = 1  # set by the shell
 
 
 def step(g, p, s, h):
@@ -77,4 +77,4 @@ def adagrad(
     checks.at_least_zero("adagrad", lr=learning_rate, lr_decay=lr_decay, weight_decay=weight_decay)
     checks.at_least_zero("adagrad", initial_accumulator_value=initial_accumulator_value, eps=eps)
     hyper = Hyper(learning_rate, lr_decay, weight_decay, eps, eps_in_sqrt, maximize)
-    return transform("adagrad", step, hyper, State(initial_accumulator_value))
+    return transform("adagrad", step, hyper, State, sum=initial_accumulator_value)

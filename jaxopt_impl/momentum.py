@@ -1,7 +1,7 @@
 """Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  Mirror: torch_ref/momentum.py
 
-    vₜ = μ vₜ₋₁ − η gₜ
-    θₜ₊₁ = θₜ + vₜ
+vₜ = μ vₜ₋₁ − η gₜ
+θₜ₊₁ = θₜ + vₜ
 """
 
 from typing import NamedTuple
@@ -19,9 +19,9 @@ class State(NamedTuple):
 
 
 class Hyper(NamedTuple):
-    lr: nx.Scalar  # η
-    momentum: nx.Scalar  # μ
-    weight_decay: nx.Scalar
+    lr: nx.Number  # η
+    momentum: nx.Number  # μ
+    weight_decay: nx.Number
     maximize: bool
 
 
@@ -63,4 +63,5 @@ def momentum(
         Array([-1.], dtype=float32)
     """
     checks.at_least_zero("momentum", lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    return transform("momentum", step, Hyper(learning_rate, momentum, weight_decay, maximize), State(0.0))
+    hyper = Hyper(learning_rate, momentum, weight_decay, maximize)
+    return transform("momentum", step, hyper, State, momentum_buffer=0.0)

@@ -14,15 +14,18 @@ An `Exact` remembers which operations its value could merge with (`merges`), and
 from __future__ import annotations
 
 import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 DTYPES = ("float32", "float64")
 
 Count = jax.Array | None
+Number = Any  # a hyper-parameter: a float, an array [] or a schedule; in a kernel a float or a `Scalar`
 
 _SIGN_BIT = {"float32": np.int32(-(2**31)), "float64": np.int64(-(2**63))}
 
@@ -42,25 +45,27 @@ def fence(x: jax.Array) -> jax.Array:
 class Exact:
     """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first.
 
-    `merges` names the operations that XLA would merge with this value: "+" also stands for -, "/" for being divided.
+    `merges` names what XLA would merge with this value: "+" an addition (or subtraction) of it, "*" a product with it, "/" a division
+    of it, "c" the addition of another constant.
     """
 
     __slots__ = ("merges", "x")
     __array_ufunc__ = None  # so that a NumPy number on the left leaves the operation to us
 
-    def __init__(self, x: jax.Array, merges: str = "+"):
+    def __init__(self, x: Any, merges: str = "+"):
         self.x, self.merges = x, merges  # a value from outside may be a product; `barrier` hid the rest
 
     def apart(self, operation: str) -> jax.Array:
-        return fence(self.x) if operation in self.merges else self.x
+        """The array, fenced if it could merge with the operation."""
+        return fence(self.x) if set(operation) & set(self.merges) else self.x
 
     def __add__(self, other):
-        kind, a, b = _meet(self, other)
-        return kind(a.apart("+") + b.apart("+"), "")
+        kind, (a, b), merges = _addends(self, other)
+        return kind(a + b, merges)
 
     def __sub__(self, other):
-        kind, a, b = _meet(self, other)
-        return kind(a.apart("+") - b.apart("+"), "")
+        kind, (a, b), merges = _addends(self, other)
+        return kind(a - b, merges)
 
     def __mul__(self, other):
         kind, a, b = _meet(self, other)
@@ -100,7 +105,7 @@ class Scalar(Exact):
 
 
 def _constant(number, like: Exact) -> Exact:
-    return type(like)(np.asarray(number, like.x.dtype), "")
+    return type(like)(np.asarray(number, like.x.dtype), "c")
 
 
 def _meet(a: Exact, b) -> tuple[type[Exact], Exact, Exact]:
@@ -112,6 +117,13 @@ def _meet(a: Exact, b) -> tuple[type[Exact], Exact, Exact]:
     if isinstance(a, Scalar):
         return Exact, a.rounded(b.x.dtype), b
     return Exact, a, b.rounded(a.x.dtype)  # type: ignore[attr-defined]  (b is the Scalar)
+
+
+def _addends(a: Exact, b) -> tuple[type[Exact], list, str]:
+    """The kind of a sum, its two arrays, and what the sum could merge with."""
+    kind, a, b = _meet(a, b)
+    constants = [v for v in (a, b) if "c" in v.merges]
+    return kind, [v.apart("+c" if len(constants) == 2 else "+") for v in (a, b)], "c" if constants else ""
 
 
 def sqrt(a: Exact) -> Exact:
@@ -139,7 +151,7 @@ def known(value) -> float | None:
     if callable(value):
         return None
     if isinstance(value, jax.Array) and value.ndim == 0:
-        return None if isinstance(value, jax.core.Tracer) or not value.is_fully_addressable else float(value)
+        return None if isinstance(value, Tracer) or not value.is_fully_addressable else float(value)
     raise TypeError(f"a number is needed, not {value!r}")
 
 

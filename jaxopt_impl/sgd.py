@@ -1,7 +1,7 @@
 """SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  Mirror: torch_ref/sgd.py
 
-    bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
-    θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
+bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
+θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
 """
 
 from typing import NamedTuple
@@ -19,10 +19,10 @@ class State(NamedTuple):
 
 
 class Hyper(NamedTuple):
-    lr: nx.Scalar  # η
-    momentum: nx.Scalar  # μ
-    dampening: nx.Scalar  # τ
-    weight_decay: nx.Scalar
+    lr: nx.Number  # η
+    momentum: nx.Number  # μ
+    dampening: nx.Number  # τ
+    weight_decay: nx.Number
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
@@ -76,4 +76,4 @@ def sgd(
     checks.not_nan("sgd", dampening=dampening)
     checks.nesterov("sgd", nesterov, momentum, dampening)
     hyper = Hyper(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
-    return transform("sgd", step, hyper, State(None if nx.off(momentum) else 0.0))
+    return transform("sgd", step, hyper, State, momentum_buffer=None if nx.off(momentum) else 0.0)

@@ -1,7 +1,7 @@
 """AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  Mirror: jaxopt_impl/adagrad.py
 
-    Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
-    θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
+Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
+θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
 """
 
 from typing import ClassVar, NamedTuple
@@ -17,13 +17,13 @@ class State(NamedTuple):
 
 
 class Hyper(NamedTuple):
-    lr: nx.Scalar  # η
-    lr_decay: nx.Scalar  # δ
-    weight_decay: nx.Scalar
-    eps: nx.Scalar  # ε
+    lr: nx.Number  # η
+    lr_decay: nx.Number  # δ
+    weight_decay: nx.Number
+    eps: nx.Number  # ε
     eps_in_sqrt: bool
     maximize: bool
-    t: nx.Scalar = 1  # set by the shell
+    t: nx.Number = 1  # set by the shell
 
 
 def step(g, p, s, h):
@@ -92,11 +92,11 @@ class AdaGrad(RoundedOnce):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         for p in group["params"]:
-            self._start(p, self.fill(group))
+            self._start(p, group)
 
     def check(self, group):
         checks.at_least_zero("adagrad", lr=group["lr"], lr_decay=group["lr_decay"], weight_decay=group["weight_decay"])
         checks.at_least_zero("adagrad", initial_accumulator_value=group["initial_accumulator_value"], eps=group["eps"])
 
-    def fill(self, group):
-        return State(group["initial_accumulator_value"])
+    def start(self, group):
+        return {"sum": group["initial_accumulator_value"]}

@@ -1,7 +1,7 @@
 """Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  Mirror: jaxopt_impl/momentum.py
 
-    vₜ = μ vₜ₋₁ − η gₜ
-    θₜ₊₁ = θₜ + vₜ
+vₜ = μ vₜ₋₁ − η gₜ
+θₜ₊₁ = θₜ + vₜ
 """
 
 from typing import NamedTuple
@@ -17,9 +17,9 @@ class State(NamedTuple):
 
 
 class Hyper(NamedTuple):
-    lr: nx.Scalar  # η
-    momentum: nx.Scalar  # μ
-    weight_decay: nx.Scalar
+    lr: nx.Number  # η
+    momentum: nx.Number  # μ
+    weight_decay: nx.Number
     maximize: bool
 
 
@@ -78,5 +78,5 @@ class Momentum(RoundedOnce):
     def check(self, group):
         checks.at_least_zero("momentum", lr=group["lr"], momentum=group["momentum"], weight_decay=group["weight_decay"])
 
-    def fill(self, group):
-        return State(0.0)
+    def start(self, group):
+        return {"momentum_buffer": 0.0}

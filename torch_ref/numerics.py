@@ -15,7 +15,7 @@ from torch import Tensor
 DTYPES = ("float32", "float64")
 
 Count = Tensor | None
-Scalar = float
+Number = float  # a hyper-parameter
 
 
 class Exact:

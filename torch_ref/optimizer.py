@@ -1,11 +1,11 @@
 """The shell that makes a torch.optim.Optimizer of a kernel: groups, state, closures, checkpoints. Knows no rule by name.
 
 A kernel is `step(g, p, s, h) -> (u, s)` on one parameter: gradient, parameter, `State` and `Hyper`; the shell adds u to the parameter.
-Each subclass names its kernel's module by `rule`, and what its state starts at by `fill`.
+A subclass names its kernel `rule`, and says by `start` what its state starts at.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ class RoundedOnce(torch.optim.Optimizer):
 
     who: ClassVar[str]  # the name that error messages begin with
     rule: ClassVar[Callable]  # the kernel
-    Hyper: ClassVar[type]  # fields that a group has are read from it; `t` and `first` are set here
-    State: ClassVar[type]  # fields are the keys of a parameter's state
+    Hyper: ClassVar[Any]  # fields that a group has are read from it; `t` and `first` are set here
+    State: ClassVar[Any]  # fields are the keys of a parameter's state
     counts: ClassVar[bool] = True  # whether the state keeps `step`; torch.optim.SGD's does not
     added: ClassVar[dict[str, Any]] = {}  # keys that torch.optim's group lacks, with what their absence means
 
@@ -34,8 +34,8 @@ class RoundedOnce(torch.optim.Optimizer):
                 raise ValueError(f"{self.who}: {argument}=True is not supported: each operation here is eager and rounds once.")
         super().__init__(params, defaults)
 
-    def fill(self, group: dict) -> NamedTuple:
-        """The `State` of a parameter before its first step: numbers, or None for what this group's rule does not keep."""
+    def start(self, group: dict) -> dict[str, float | None]:
+        """What each field of `State` but `step` starts at, or None where this group keeps no such field."""
         raise NotImplementedError
 
     def check(self, group: dict) -> None:
@@ -69,40 +69,38 @@ class RoundedOnce(torch.optim.Optimizer):
         for group in self.param_groups:
             for path, p in self._named(group):
                 if p.grad is not None:
-                    self._step_parameter(path, p, group)
+                    self._step_parameter(path, p, p.grad, group)
         return loss
 
-    def _step_parameter(self, path: str, p: Tensor, group: dict) -> None:
-        checks.dense(self.who, path, str(p.grad.layout).removeprefix("torch."))
-        checks.floating(self.who, path, _name(p.grad.dtype))
-
-        fill, state = self.fill(group), self.state[p]
-        slots = {field: value for field, value in fill._asdict().items() if field != "step" and value is not None}
+    def _step_parameter(self, path: str, p: Tensor, g: Tensor, group: dict) -> None:
+        checks.dense(self.who, path, str(g.layout).removeprefix("torch."))
+        checks.floating(self.who, path, _name(g.dtype))
+        state = self.state[p]
         first = all(value is None for value in state.values())
         if first:
-            self._start(p, fill)
-        for field in slots:
-            checks.present(self.who, path, field, state.get(field) is not None)
-            its = state[field]
-            checks.alike(self.who, path, field, its.shape, _name(its.dtype), p.grad.shape, _name(p.grad.dtype))
+            self._start(p, group)
+        start = self.start(group)
+        kept = {field: state.get(field) for field, value in start.items() if value is not None}
+        for field, tensor in kept.items():
+            checks.present(self.who, path, field, tensor is not None)
+            checks.alike(self.who, path, field, tensor.shape, _name(tensor.dtype), g.shape, _name(g.dtype))
 
         if self.counts:
             state["step"] += 1
         at_t = {"t": float(state["step"]) if self.counts else None, "first": first}
         h = self.Hyper(**{field: _number(at_t[field] if field in at_t else group[field]) for field in self.Hyper._fields})
-        s = fill._replace(**{field: nx.Exact(state[field]) for field in slots})
-        u, s = type(self).rule(nx.Exact(p.grad), nx.Exact(p), s, h)
-        for field in slots:
-            state[field].copy_(getattr(s, field).x)
+        s = self.State(**(dict.fromkeys(start) | {field: nx.Exact(tensor) for field, tensor in kept.items()}))
+        u, s = type(self).rule(nx.Exact(g), nx.Exact(p), s, h)
+        for field, tensor in kept.items():
+            tensor.copy_(getattr(s, field).x)
         p.add_(u.x)
 
-    def _start(self, p: Tensor, fill: NamedTuple) -> None:
-        """The state before the first step."""
-        for field, value in fill._asdict().items():
-            if field == "step":
-                if self.counts:
-                    self.state[p]["step"] = torch.zeros((), dtype=_step_dtype())
-            elif value is not None:
+    def _start(self, p: Tensor, group: dict) -> None:
+        """Give a parameter the state before its first step."""
+        if self.counts:
+            self.state[p]["step"] = torch.zeros((), dtype=_step_dtype())
+        for field, value in self.start(group).items():
+            if value is not None:
                 self.state[p][field] = torch.full_like(p, value, memory_format=torch.preserve_format)
 
     def _named(self, group: dict) -> Iterator[tuple[str, Tensor]]:

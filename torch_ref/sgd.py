@@ -1,7 +1,7 @@
 """SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  Mirror: jaxopt_impl/sgd.py
 
-    bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
-    θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
+bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
+θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
 """
 
 from typing import NamedTuple
@@ -17,10 +17,10 @@ class State(NamedTuple):
 
 
 class Hyper(NamedTuple):
-    lr: nx.Scalar  # η
-    momentum: nx.Scalar  # μ
-    dampening: nx.Scalar  # τ
-    weight_decay: nx.Scalar
+    lr: nx.Number  # η
+    momentum: nx.Number  # μ
+    dampening: nx.Number  # τ
+    weight_decay: nx.Number
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
@@ -90,5 +90,5 @@ class SGD(RoundedOnce):
         checks.not_nan("sgd", dampening=dampening)
         checks.nesterov("sgd", group["nesterov"], momentum, dampening)
 
-    def fill(self, group):
-        return State(0.0 if group["momentum"] else None)
+    def start(self, group):
+        return {"momentum_buffer": 0.0 if group["momentum"] else None}

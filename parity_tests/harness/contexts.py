@@ -4,8 +4,8 @@ A context turns a transform into `advance(params, state, gradients) -> [(params,
 """
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class Context:
         feed: makes of a gradient what `advance` gets; together with the gradient that it stands for.
         init: transform, placed parameters -> state.
         lanes: each tree that the result holds, and that must be as expected.
+        except_on: stream -> why parity does not hold there, where it does not.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Context:
     feed: Callable = lambda gradient, rng: (gradient, gradient)
     init: Callable = lambda tx, params: tx.init(params)
     lanes: Callable = lambda tree: [tree]
+    except_on: Mapping[str, str] = field(default_factory=dict)
 
     def advance(self, tx: optax.GradientTransformation) -> Callable:
         return _built(self.build, tx)
@@ -86,7 +88,7 @@ def _scan(tx):
     @jax.jit
     def scan(params, state, gradients):
         def body(carry, gradient):
-            carry = train_step(*carry, gradient)
+            carry = train_step(carry[0], carry[1], gradient)
             return carry, carry
 
         return lax.scan(body, (params, state), gradients)[1]
@@ -188,6 +190,7 @@ CONTEXTS = {
         place=lambda tree: tree,
         feed=lambda gradient, rng: (_first_everywhere(gradient),) * 2,
         init=lambda tx, params: None,
+        except_on={"subnormal": "a program of constants is evaluated while it is compiled, where subnormals are kept, not flushed"},
     ),
     "cond": Context("under lax.cond", _cond),
     "sharded": Context(

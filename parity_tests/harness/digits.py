@@ -12,9 +12,10 @@ HIDDEN, BATCH = 32, 64
 
 @cache
 def _data(dtype: str):
+    """Images and labels, of training and held out."""
     images, labels = load_digits(return_X_y=True)
     split = train_test_split(images / 16, labels, test_size=0.25, random_state=0, stratify=labels)
-    return [torch.from_numpy(x.astype(dtype if x.dtype.kind == "f" else np.int64)) for x in split]
+    return [torch.from_numpy(np.asarray(x, kind)) for x, kind in zip(split, [dtype, dtype, np.int64, np.int64], strict=True)]
 
 
 class Digits:
@@ -47,7 +48,7 @@ class Digits:
         leaves = {n: {k: torch.from_numpy(np.array(v)).requires_grad_() for k, v in layer.items()} for n, layer in params.items()}
         loss = torch.nn.functional.cross_entropy(_logits(leaves, self._train[order]), self._train_labels[order])
         (self._sign * loss).backward()
-        return {n: {k: v.grad.numpy() for k, v in layer.items()} for n, layer in leaves.items()}
+        return {n: {k: np.asarray(v.grad) for k, v in layer.items()} for n, layer in leaves.items()}
 
     def accuracy(self, params) -> float:
         """The share of held-out digits that these parameters get right."""

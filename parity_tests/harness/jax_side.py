@@ -1,6 +1,6 @@
 """An optax transform in one of the contexts, driven by gradients from outside."""
 
-from collections.abc import Iterable
+from collections.abc import Container
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ class JaxSide:
         return copies
 
 
-def fields(state, names: Iterable[str], paths: list[str]) -> dict[str, list[np.ndarray | None]]:
+def fields(state, names: Container, paths: list[str]) -> dict[str, list[np.ndarray | None]]:
     """The leaves of each named field of a state, wherever in it the field stands, in the order of the parameters' `paths`.
 
     A field with a leaf [] that belongs to no parameter (a counter) has that leaf for every parameter.

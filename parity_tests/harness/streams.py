@@ -1,7 +1,7 @@
 """Named, seeded gradient streams: what an optimizer meets in training, and what breaks one.
 
-`STREAMS[name](rng, step, shape, dtype)` draws one leaf of one step; `rng` is a fresh generator per stream, leaf and step, so a stream can be
-entered anywhere and does not depend on the order of its leaves. Only exactly portable arithmetic follows the draw.
+`STREAMS[name](rng, step, shape, dtype)` draws one leaf of one step; `rng` is a fresh generator per stream, leaf and step, so a stream
+can be entered anywhere and does not depend on the order of its leaves. Only exactly portable arithmetic follows the draw.
 """
 
 import zlib
@@ -37,10 +37,10 @@ def _alternating(rng, step, shape, dtype):
 
 
 def _subnormal(rng, step, shape, dtype):
-    """From the least subnormal to a few octaves above the least normal number."""
-    info = np.finfo(dtype)
-    exponents = rng.integers(info.minexp - info.nmant, info.minexp + 8, shape, np.int32)
-    return np.ldexp(np.copysign(np.ones(shape, dtype), _normal(rng, step, shape, dtype)), exponents)
+    """Subnormals and the smallest normal numbers, put together as bits, so that no arithmetic can flush them on the way."""
+    unsigned, nmant = np.dtype(f"u{np.dtype(dtype).itemsize}"), np.finfo(dtype).nmant
+    sign, exponent, mantissa = (rng.integers(0, n, shape, np.uint64) for n in (2, 4, 2**nmant))
+    return (sign << (8 * unsigned.itemsize - 1) | exponent << nmant | mantissa).astype(unsigned).view(dtype)
 
 
 def _huge(rng, step, shape, dtype):

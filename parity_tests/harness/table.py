@@ -1,7 +1,7 @@
 """The one table of what is held to parity: for each optimizer its rows of hyper-parameters, and the nearest stock configuration.
 
-Argument names are those of `jaxopt_impl`; where torch.optim has another name, `TORCH_NAMES` says so. Everything that covers "every optimizer"
-iterates `ROWS`; a row or an optimizer that is missing here fails a test.
+Argument names are those of `jaxopt_impl`; where torch.optim has another name, `TORCH_NAMES` says so. Everything that covers "every
+optimizer" iterates `ROWS`; a row or an optimizer that is missing here fails a test.
 """
 
 import functools
@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import jaxopt_impl
 import optax
+
+import jaxopt_impl
 
 TORCH_NAMES = {"learning_rate": "lr"}
 
@@ -88,13 +89,13 @@ OPTIMIZERS = {
         learning_rate=0.1,
         rows={
             "default": {},
-            "eps outside": {"eps_in_sqrt": False, "eps": 1e-10},
+            "outside": {"eps_in_sqrt": False, "eps": 1e-10},
             "lr_decay": {"lr_decay": 1e-3},
             "weight_decay": {"weight_decay": 1e-2},
             "accumulated": {"initial_accumulator_value": 0.1, "eps": 1e-7},
             "maximize": {"maximize": True},
             "all": {"lr_decay": 1e-3, "weight_decay": 1e-3, "initial_accumulator_value": 0.1, "eps": 1e-6, "maximize": True},
-            "all, eps outside": {
+            "all, outside": {
                 "lr_decay": 1e-3,
                 "weight_decay": 1e-3,
                 "initial_accumulator_value": 0.1,

@@ -133,7 +133,9 @@ def _note(report, step, paths, got, expected, got_state, expected_state, *, agai
     differ, farthest = 0, 0
     for leaf, a, b in pairs:
         if a.shape != b.shape or a.dtype != b.dtype:
-            raise ValueError(f"compare: {leaf} is {a.dtype.name}{list(a.shape)} in {report.got}, {b.dtype.name}{list(b.shape)} in {report.expected}.")
+            raise ValueError(
+                f"compare: {leaf} is {a.dtype.name}{list(a.shape)} in {report.got}, {b.dtype.name}{list(b.shape)} in {report.expected}."
+            )
         different = differing(a, b)
         if not different.any():
             continue

@@ -1,0 +1,43 @@
+# Everything needs Python 3.11 and pip only; `make newest` Python 3.12 as well.
+PYTHON ?= python3.11
+PYTHON_NEWEST ?= $(shell python3.12 -V >/dev/null 2>&1 && echo python3.12 || ls $(HOME)/.pyenv/versions/3.12.*/bin/python 2>/dev/null | tail -n 1)
+VENV := .venv
+NEWEST := .venv-newest
+JOBS ?= 2
+PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
+
+.PHONY: parity test lint exhaustive newest golden clean
+
+parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
+	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
+
+test: $(VENV)/.installed lint  ## what CI runs
+	$(PYTEST)
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/pre-commit run --all-files --config .pre-commit-config.yaml
+
+exhaustive: $(VENV)/.installed  ## every row x stream x context x size, about half an hour
+	mkdir -p out
+	$(PYTEST) --exhaustive parity_tests/test_contexts.py --durations=5 2>&1 | tee out/exhaustive.log
+
+golden: $(VENV)/.installed  ## hashes of what jaxopt_impl does here, for `make newest` to be held against
+	$(VENV)/bin/optparity golden write out/golden.json
+
+newest: $(NEWEST)/.installed golden  ## the newest jax, without torch
+	$(NEWEST)/bin/optparity golden check out/golden.json
+	$(NEWEST)/bin/python -m pytest parity_tests/test_canaries.py -k "not torch"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,dev]'
+	touch $@
+
+$(NEWEST)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON_NEWEST)" || { echo "make newest: no Python 3.12 was found; say PYTHON_NEWEST=/path/to/python3.12"; exit 2; }
+	$(PYTHON_NEWEST) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli]' pytest
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(NEWEST) out

@@ -1,0 +1,239 @@
+"""The console command `optparity`. The work is done elsewhere; here it is asked for and shown."""
+
+import sys
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Table
+except ImportError as error:
+    print(f"optparity: {error.name} is not installed; the command needs: pip install 'optparity[cli,torch]'", file=sys.stderr)
+    raise SystemExit(2) from None
+
+import json
+import os
+from collections.abc import Iterable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from . import checking, doctor
+from .harness import golden
+from .harness.table import OPTIMIZERS
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+console = Console(width=None if sys.stdout.isatty() else 100)
+
+
+@app.callback()
+def _optparity() -> None:
+    """The same optimizer in JAX and in PyTorch, and the proof, bit for bit, that it is the same."""
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help=f"Optimizers: {', '.join(OPTIMIZERS)}. All by default.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps per trial (default: 1000 on the digits, 200 elsewhere).")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help=f"{', '.join(checking.STREAM_NAMES)}. May be repeated; all by default.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help=f"{', '.join(checking.DTYPES)}. May be repeated; all by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of parameters, streams and batches.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every step of every trial as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the distances over the steps.")] = None,
+) -> None:
+    """Walk each optimizer through both packages on the same gradients and compare every bit. Exit 0 only if nothing differs."""
+    _need("torch", "sklearn")
+    for file in (json_file, plot):
+        _writable(file)
+    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
+        _fail(f"--plot {plot}: a file name that ends in .png, .svg or .pdf is needed.")
+    chosen = checking.trials(
+        _one_of("optimizer", names, OPTIMIZERS),
+        _one_of("stream", stream, checking.STREAM_NAMES),
+        _one_of("dtype", dtype, checking.DTYPES),
+        steps,
+        seed,
+    )
+    results: list[checking.Result] = []
+    with _progress() as progress:
+        task = progress.add_task("", total=len(chosen))
+        for result in checking.run(chosen):
+            results.append(result)
+            trial = result.trial
+            progress.update(task, advance=1, description=f"{trial.row} on {trial.stream}, {trial.dtype}")
+    _show(results)
+    if json_file:
+        document = {"optparity": version("optparity"), "machine": dict(doctor.machine()), "results": [r.to_dict() for r in results]}
+        _write(json_file, json.dumps(document))
+    if plot:
+        from .plot import plot as draw
+
+        draw(results, plot)
+    broken = [r for r in results if not r.ours.identical]
+    for result in broken[:5]:
+        console.print(
+            f"[red]{result.trial.row} on {result.trial.stream}, {result.trial.dtype}: {result.ours.first_difference}", soft_wrap=True
+        )
+    compared = sum(r.ours.steps * r.ours.elements for r in results)
+    verdict = f"{len(broken)} of {len(results)} trials differ" if broken else f"{len(results)} trials, no difference"
+    console.print(f"{verdict}; {compared:,} elements compared between jitted jaxopt_impl and torch_ref.", highlight=False)
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command("doctor")
+def examine(elements: Annotated[int, typer.Option(min=1024, help="Random elements per line.")] = 2**20) -> None:
+    """Try on this machine, now, each rewrite that could break the contract. Exit 1 if one is not stopped."""
+    for what, found in doctor.machine():
+        console.print(f"{what:22s}{found}", highlight=False, soft_wrap=True)
+    table = _table("operation", "dtype", "found", "verdict")
+    failed = 0
+    with _progress() as progress:
+        task = progress.add_task("", total=None)
+        for line in doctor.examine(elements):
+            failed += line.ok is False
+            color = {True: "green", False: "red", None: "default"}[line.ok]
+            table.add_row(line.what, line.dtype, line.found, f"[{color}]{line.verdict}")
+            progress.update(task, description=line.what)
+    console.print(table)
+    if not find_spec("torch"):
+        console.print("torch is not installed: its operations were not tried.")
+    console.print("The contract is kept here." if not failed else f"[red]{failed} lines break the contract here.")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("golden")
+def golden_(
+    action: Annotated[str, typer.Argument(help="write the hashes of this machine, or check them against a file.")],
+    file: Annotated[Path, typer.Argument(help="The golden file, JSON; it carries its own configuration.")],
+    side: Annotated[str, typer.Option(help="Which package to run: jax or torch.")] = "jax",
+) -> None:
+    """Hash every trajectory of one package, for machines that have one framework only. Exit 1 where a hash is not that of the file."""
+    _one_of("action", [action], ["write", "check"])
+    _one_of("side", [side], golden.SIDES)
+    if side == "torch":
+        _need("torch")
+    if action == "write":
+        _writable(file)
+    expected = _read_golden(file) if action == "check" else {"configuration": golden.CONFIGURATION}
+    configuration = expected["configuration"]
+    with _progress() as progress:
+        task = progress.add_task("", total=len(list(golden.keys(configuration))))
+        got = golden.write(side, configuration, lambda: progress.update(task, advance=1))
+    if action == "write":
+        _write(file, json.dumps(got, indent=1))
+        console.print(f"{len(got['hashes'])} trajectories written to {file}", highlight=False, soft_wrap=True)
+        return
+    wrong = golden.differences(expected, got)
+    for line in wrong[:5]:
+        console.print(line, style="red", soft_wrap=True)
+    console.print(f"{len(got['hashes'])} trajectories, {len(wrong)} differences.", highlight=False)
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _read_golden(file: Path) -> dict:
+    try:
+        document = json.loads(file.read_text())
+        if document["configuration"].keys() == golden.CONFIGURATION.keys() and {"streams", "hashes"} <= document.keys():
+            return document
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        _fail(f"{file} cannot be read as a golden file: {error}")
+    _fail(f"{file} is not a golden file: configuration, streams and hashes are needed.")
+
+
+def _show(results: list[checking.Result]) -> None:
+    """A line for each row and dtype: ours over all streams, the stock implementations at the end of the last."""
+    table = _table("optimizer: row", "dtype", "streams", "differing", "torch.optim", "optax", "accuracy")
+    rows: dict = {}
+    for result in results:
+        rows.setdefault((str(result.trial.row), result.trial.dtype), []).append(result)
+    for (row, dtype), group in rows.items():
+        differing = sum(sum(r.ours.differing) for r in group)
+        same = sum(r.ours.identical for r in group)
+        last = group[-1]
+        stock = [_drift(last.reports[name]) for name in checking.STOCK]
+        accuracy = "" if last.accuracy is None else f"{100 * last.accuracy:.1f} %"
+        color = "green" if same == len(group) else "red"
+        table.add_row(row, dtype, f"[{color}]{same}/{len(group)} same", f"[{color}]{differing}", *stock, accuracy)
+    console.print(table)
+    console.print(
+        "differing: elements of parameters and state, jaxopt_impl against torch_ref, all steps. torch.optim, optax: nearest stock "
+        f"configuration on '{results[-1].trial.stream}' after {results[-1].trial.steps} steps, share of parameters whose bits differ, "
+        "largest distance in ulp. accuracy: held-out digits.",
+        highlight=False,
+    )
+
+
+def _drift(report) -> str:
+    return "same" if report.identical else f"{100 * report.share:.0f} %, {report.ulp[-1]:.0e} ulp"
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def _progress() -> Progress:
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _need(*packages: str) -> None:
+    for package in packages:
+        if not find_spec(package):
+            _fail(f"{package} is not installed; this command needs: pip install 'optparity[cli,torch]'")
+
+
+def _one_of(what: str, given: list[str] | None, known: Iterable[str]) -> list[str]:
+    known = list(known)
+    for name in given or []:
+        if name not in known:
+            _fail(f"unknown {what} {name!r}; one of {', '.join(known)} is needed.")
+    return given or known
+
+
+def _writable(file: Path | None) -> None:
+    if file is None:
+        return
+    if file.is_dir():
+        _fail(f"{file} is a folder; a file name is needed.")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(f"{file} cannot be written: {error.strerror}.")
+    if not os.access(file.parent, os.W_OK):
+        _fail(f"{file} cannot be written: its folder is read-only.")
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"optparity: {message}", err=True)
+    raise typer.Exit(2)
+
+
+def main() -> None:
+    """Entry point: what is wrong with the arguments is said in one line."""
+    try:
+        status = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("optparity: interrupted", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _one_line(error)
+    sys.exit(status or 0)
+
+
+def _one_line(error) -> None:
+    typer.echo(f"optparity: {' '.join(error.format_message().split())}", err=True)
+    sys.exit(2)

@@ -1,0 +1,165 @@
+"""One small expression per rewrite: what this jax backend and this torch build make of it, plain and fenced, against NumPy.
+
+`CANARIES` are the rewrites of XLA. Each holds an expression over any kind of array, so that the same text runs plain (`jax.numpy`), fenced
+(`jaxopt_impl.numerics`) and in NumPy, whose operations each round once. `TORCH` are the operations of PyTorch that kernels use or avoid.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxopt_impl import numerics as nx
+
+from .bits import differing
+
+ELEMENTS = 2**20
+SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 2.0**60, 2.0**-40]  # no quotient of three is subnormal
+
+
+@dataclass(frozen=True)
+class Canary:
+    """An expression that XLA may rewrite.
+
+    Attributes:
+        name: what it is called here.
+        becomes: what the rewrite makes of it.
+        expression: `f(sqrt, a, b, c, d)` over arrays; c and d are not negative, as every divisor of a rule.
+        prepare: what happens to the arrays inside the same jit, before the expression, and outside of any kernel.
+        rewritten_by: the jax versions (major.minor) that do so on x86 CPU, as measured.
+    """
+
+    name: str
+    becomes: str
+    expression: Callable
+    prepare: Callable = lambda *arrays: arrays
+    rewritten_by: frozenset[str] = frozenset({"0.10", "0.12"})
+
+
+ONCE = frozenset({"0.10"})
+NEVER = frozenset()
+
+
+def _scalar(a, b, c, d):
+    return a, b, c[3], d  # an array [] that is known at run time only
+
+
+CANARIES = [
+    Canary("a*b + c", "fma(a, b, c)", lambda sqrt, a, b, c, d: a * b + c),
+    Canary("a - b*c", "fma(-b, c, a)", lambda sqrt, a, b, c, d: a - b * c),
+    Canary("a + b, a = x*y outside the kernel", "fma(x, y, b)", lambda sqrt, a, b, c, d: a + b, lambda a, b, c, d: (a * c, b, c, d)),
+    Canary("a / sqrt(c)", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / sqrt(c)),
+    Canary("a / 3.0", "a * (1/3.0)", lambda sqrt, a, b, c, d: a / 3.0),
+    Canary("a / s, s an array []", "a * (1/s)", lambda sqrt, a, b, c, d: a / c, _scalar),
+    Canary("(a*0.1)*0.3", "a * (0.1*0.3)", lambda sqrt, a, b, c, d: (a * 0.1) * 0.3, rewritten_by=ONCE),
+    Canary("(a*0.1)*s, s an array []", "a * (0.1*s)", lambda sqrt, a, b, c, d: (a * 0.1) * c, _scalar, rewritten_by=ONCE),
+    Canary(
+        "a*0.3, a = x*0.1 outside the kernel",
+        "x * (0.1*0.3)",
+        lambda sqrt, a, b, c, d: a * 0.3,
+        lambda a, b, c, d: (a * 0.1, b, c, d),
+        ONCE,
+    ),
+    Canary("(a+0.1)+0.3", "a + (0.1+0.3)", lambda sqrt, a, b, c, d: (a + 0.1) + 0.3, rewritten_by=ONCE),
+    Canary("(a/d)/c", "a / (d*c)", lambda sqrt, a, b, c, d: (a / d) / c),
+    Canary("a/c, a = x/d outside the kernel", "x / (d*c)", lambda sqrt, a, b, c, d: a / c, lambda a, b, c, d: (a / d, b, c, d)),
+    Canary("a / (c/d)", "(a*d) / c", lambda sqrt, a, b, c, d: a / (c / d)),
+    Canary("a / c", "an approximate division", lambda sqrt, a, b, c, d: a / c, rewritten_by=NEVER),
+    Canary("sqrt(c)", "an approximate root", lambda sqrt, a, b, c, d: sqrt(c), rewritten_by=NEVER),
+]
+
+
+def inputs(dtype: str, elements: int = ELEMENTS) -> list[np.ndarray]:
+    """Random a and b, c and d >= 0, each pair of special values among them."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(elements).astype(dtype) for _ in range(4)]
+    pairs = np.array([(x, y) for x in SPECIAL for y in SPECIAL], dtype)
+    for i, x in enumerate(arrays):
+        x[-len(pairs) :] = pairs[:, i % 2]
+    a, b, c, d = arrays
+    return [a, b, np.abs(c), np.abs(np.roll(d, 1))]
+
+
+def plain_and_fenced(canary: Canary, dtype: str = "float32", elements: int = ELEMENTS) -> tuple[float, float]:
+    """The share of results that are not those of NumPy: of the plain expression under jit, and of the fenced one."""
+    arrays = inputs(dtype, elements)
+
+    @jax.jit
+    def plain(*arrays):
+        return canary.expression(jnp.sqrt, *canary.prepare(*arrays))
+
+    @jax.jit
+    def fenced(*arrays):
+        exact = [nx.Exact(x) for x in nx.barrier(*canary.prepare(*arrays))]
+        return nx.result(canary.expression(nx.sqrt, *exact))
+
+    with jax.enable_x64(dtype == "float64"), np.errstate(all="ignore"):
+        expected = canary.expression(np.sqrt, *canary.prepare(*arrays))
+        expected = np.asarray(expected).astype(dtype, copy=False)
+        return tuple(float(differing(np.asarray(f(*arrays)), expected).mean()) for f in (plain, fenced))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class TorchCanary:
+    """An operation of PyTorch that may round otherwise than once per + - * / sqrt.
+
+    Attributes:
+        name: what is written.
+        torch: `f(torch, a, b, c, d)` over tensors.
+        numpy: the same over arrays, each operation rounded once.
+        used: whether `torch_ref` uses it, and so must find it exact.
+    """
+
+    name: str
+    torch: Callable
+    numpy: Callable
+    used: bool = False
+
+
+def _exactly(operation):
+    def through_numerics(torch, *tensors):
+        from torch_ref import numerics
+
+        return operation(numerics.sqrt, *(numerics.Exact(x) for x in tensors)).x
+
+    return through_numerics
+
+
+TORCH = [
+    TorchCanary("a.add(b, alpha=0.1)", lambda t, a, b, c, d: a.add(b, alpha=0.1), lambda a, b, c, d: a + b * a.dtype.type(0.1)),
+    TorchCanary("a.addcmul(b, c)", lambda t, a, b, c, d: a.addcmul(b, c), lambda a, b, c, d: a + b * c),
+    TorchCanary(
+        "a.addcdiv(b, c, value=0.1)", lambda t, a, b, c, d: a.addcdiv(b, c, value=0.1), lambda a, b, c, d: a + a.dtype.type(0.1) * b / c
+    ),
+    TorchCanary("a.lerp(b, 0.1)", lambda t, a, b, c, d: a.lerp(b, 0.1), lambda a, b, c, d: a + a.dtype.type(0.1) * (b - a)),
+    TorchCanary("torch.sqrt(c)", lambda t, a, b, c, d: t.sqrt(c), lambda a, b, c, d: np.sqrt(c)),
+    TorchCanary("a / 3.0", lambda t, a, b, c, d: a / 3.0, lambda a, b, c, d: a / a.dtype.type(3.0)),
+    TorchCanary("torch_ref: a + b", _exactly(lambda sqrt, a, b, c, d: a + b), lambda a, b, c, d: a + b, used=True),
+    TorchCanary("torch_ref: a - b", _exactly(lambda sqrt, a, b, c, d: a - b), lambda a, b, c, d: a - b, used=True),
+    TorchCanary("torch_ref: a * b", _exactly(lambda sqrt, a, b, c, d: a * b), lambda a, b, c, d: a * b, used=True),
+    TorchCanary("torch_ref: a / c", _exactly(lambda sqrt, a, b, c, d: a / c), lambda a, b, c, d: a / c, used=True),
+    TorchCanary("torch_ref: sqrt(c)", _exactly(lambda sqrt, a, b, c, d: sqrt(c)), lambda a, b, c, d: np.sqrt(c), used=True),
+    *(
+        TorchCanary(
+            f"torch_ref: a {sign} 0.1",
+            _exactly(lambda sqrt, a, b, c, d, f=f: f(a, 0.1)),
+            lambda a, b, c, d, f=f: f(a, a.dtype.type(0.1)),
+            used=True,
+        )
+        for sign, f in {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}.items()
+    ),
+]
+
+
+def torch_differing(canary: TorchCanary, dtype: str = "float32", device: str = "cpu", elements: int = ELEMENTS) -> float:
+    """The share of results that are not those of NumPy."""
+    import torch
+
+    arrays = inputs(dtype, elements)
+    with np.errstate(all="ignore"):
+        expected = canary.numpy(*arrays)
+    got = canary.torch(torch, *(torch.from_numpy(x).to(device) for x in arrays))
+    return float(differing(got.cpu().numpy(), expected).mean())

@@ -1,0 +1,86 @@
+"""Hashes of the trajectories, for machines and versions that cannot be compared side by side: one framework, another jax, a GPU.
+
+A golden document carries its own configuration, and the hashes of the gradients that were fed, so that a hash that differs says
+whether the rule or the stream does.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from .bits import digest
+from .contexts import CONTEXTS
+from .jax_side import JaxSide
+from .streams import STREAMS, gradients, parameters
+from .subnormals import torch_flushing_like_jax
+from .table import ROWS, Row
+
+CONFIGURATION = {"elements": 257, "steps": 100, "every": 50, "seed": 0, "dtypes": ["float32", "float64"], "streams": list(STREAMS)}
+SIDES = ("jax", "torch")
+
+
+def write(side: str, configuration: dict[str, Any] | None = None, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Hash every row, stream and dtype as this side, here, walks it. `advance` is called after each."""
+    configuration = configuration or CONFIGURATION
+    hashes = {}
+    for key, row, stream, dtype in keys(configuration):
+        hashes[key] = _walk(side, row, stream, dtype, configuration)
+        advance()
+    return {"configuration": configuration, "streams": _fed(configuration), "hashes": hashes}
+
+
+def keys(configuration: dict[str, Any]) -> Iterator[tuple[str, Row, str, str]]:
+    """What is hashed, with the name that it has in the document."""
+    for row in ROWS:
+        for dtype, stream in itertools.product(configuration["dtypes"], configuration["streams"]):
+            yield f"{row} | {stream} | {dtype}", row, stream, dtype
+
+
+def differences(expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
+    """Each entry of the one document that the other has not, or has otherwise."""
+    return [
+        f"{part} {key}: {got[part].get(key, 'missing')} is not {expected[part].get(key, 'expected')}"
+        for part in ("streams", "hashes")
+        for key in sorted(expected[part].keys() | got[part].keys())
+        if expected[part].get(key) != got[part].get(key)
+    ]
+
+
+def _inputs(stream: str, dtype: str, configuration: dict[str, Any]):
+    params = parameters({"w": (configuration["elements"],)}, dtype, configuration["seed"])
+    return params, list(itertools.islice(gradients(stream, params, configuration["seed"]), configuration["steps"]))
+
+
+def _fed(configuration: dict[str, Any]) -> dict[str, str]:
+    fed = {}
+    for dtype, stream in itertools.product(configuration["dtypes"], configuration["streams"]):
+        params, drawn = _inputs(stream, dtype, configuration)
+        fed[f"{stream} | {dtype}"] = digest([params["w"], *(g["w"] for g in drawn)])
+    return fed
+
+
+def _walk(side: str, row: Row, stream: str, dtype: str, configuration: dict[str, Any]) -> list[str]:
+    params, drawn = _inputs(stream, dtype, configuration)
+    with jax.enable_x64(dtype == "float64"):
+        walk = {"jax": _walk_jax, "torch": _walk_torch}[side](row, params, drawn)
+        return [digest(arrays) for t, arrays in enumerate(walk, 1) if t % configuration["every"] == 0]
+
+
+def _walk_jax(row, params, drawn):
+    side = JaxSide(row.tx, params, CONTEXTS["train_step"])
+    for gradient in drawn:
+        ((params, state),) = side.steps([gradient])[0]
+        yield [params["w"], *(value["w"] for field, value in state._asdict().items() if field != "step" and value is not None)]
+
+
+def _walk_torch(row, params, drawn):
+    from .torch_side import TorchSide
+
+    with torch_flushing_like_jax():
+        side = TorchSide(row.torch, [params["w"]])
+        for gradient in drawn:
+            side.step([gradient["w"]])
+            state = {field: values[0] for field, values in side.state().items() if field != "step"}
+            yield [side.params()[0], *state.values()]

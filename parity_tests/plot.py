@@ -1,0 +1,41 @@
+"""The picture: ulp distance from torch_ref over the steps of the digits, one panel per optimizer, one line per implementation."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from .checking import OURS, STOCK, Result
+
+STYLE = {OURS: ("tab:green", "-"), "torch.optim": ("tab:orange", "-"), "optax": ("tab:blue", "--")}
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """Draw the first row of each optimizer, in the first stream and dtype that `results` has of it (the digits where they are there)."""
+    chosen: dict[str, Result] = {}
+    for result in sorted(results, key=lambda r: r.trial.stream != "digits"):
+        chosen.setdefault(result.trial.row.optimizer, result)
+    figure, axes = plt.subplots(len(chosen), 1, sharex=True, squeeze=False, figsize=(8, 1 + 2.2 * len(chosen)), layout="constrained")
+    for axis, (name, result) in zip(axes[:, 0], chosen.items(), strict=True):
+        trial = result.trial
+        for other in (*STOCK, OURS):
+            report = result.reports[other]
+            color, line = STYLE[other]
+            end = "0 ulp at every step" if report.identical else f"{100 * report.share:.0f} % differ at the end"
+            label = f"{other}: {end}"
+            axis.plot(range(1, report.steps + 1), report.ulp, color=color, linestyle=line, label=label, lw=2.5 if other == OURS else 1.2)
+        axis.set_yscale("symlog", linthresh=1)
+        axis.set_ylim(-0.5, 1e3 * max(1, axis.get_ylim()[1]))
+        axis.set_ylabel("largest distance, ulp")
+        axis.set_title(f"{name}, {trial.dtype}, gradients: {trial.stream}", loc="left", fontsize=10)
+        axis.legend(fontsize=8, loc="upper center", ncols=3)
+        axis.grid(alpha=0.3)
+    axes[-1, 0].set_xlabel("step")
+    figure.suptitle("Distance from torch_ref when all are fed the same gradients")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=120, format=path.suffix.lstrip(".") or "png")
+    temporary.replace(path)
+    plt.close(figure)
