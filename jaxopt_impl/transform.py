@@ -47,6 +47,9 @@ def transform(
         if reads_params and params is None:
             raise ValueError(f"{who}: weight_decay needs the parameters; call update(updates, state, params).")
         gradients, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+        for path, g in _leaves(updates):
+            if g is not None:
+                checks.floating(who, path, jnp.result_type(g).name)
         columns = {field: _column(who, updates, getattr(state, field), field) for field in kept}
         columns["p"] = _column(who, updates, params if reads_params else None, "parameter")
 

@@ -1,0 +1,31 @@
+"""Strict settings for every test: eight devices, no silent promotion of ranks or dtypes; `--exhaustive` asks for the whole product."""
+
+import os
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--exhaustive", action="store_true", help="run every row x stream x context x size")
+
+
+def pytest_generate_tests(metafunc):
+    """`coverage` is the list of cases that a test of contexts takes: a share by default, all with --exhaustive."""
+    if "case" in metafunc.fixturenames:
+        exhaustive = metafunc.config.getoption("--exhaustive")
+        cases = metafunc.module.cases(exhaustive)
+        metafunc.parametrize("case", cases, ids=str)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Each dtype, with x64 on where it is needed."""
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param

@@ -1,0 +1,106 @@
+"""A canary per rewrite: what XLA makes of the plain expression on this backend, and that the fenced one is as NumPy has it."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxopt_impl
+from jaxopt_impl import numerics as nx
+
+from .harness import canaries
+from .harness.table import ROWS
+
+VERSION = ".".join(jax.__version__.split(".")[:2])
+
+
+@pytest.mark.parametrize("canary", canaries.CANARIES, ids=lambda c: c.name)
+def test_the_fence_holds(canary, dtype):
+    plain, fenced = canaries.plain_and_fenced(canary, dtype)
+    print(f"jax {jax.__version__}: {canary.name}: plain {plain:.2%} differ, fenced {fenced:.2%}")
+    assert fenced == 0
+    if jax.default_backend() == "cpu" and VERSION in ("0.10", "0.12"):
+        assert (plain > 0) == (VERSION in canary.rewritten_by), "XLA has changed its mind: canaries.py wants to be told"
+
+
+@pytest.mark.parametrize("canary", canaries.TORCH, ids=lambda c: c.name)
+def test_torch_operations(canary, dtype):
+    differ = canaries.torch_differing(canary, dtype)
+    print(f"{canary.name}: {differ:.2%} differ")
+    if canary.used:
+        assert differ == 0
+
+
+def test_torch_operations_that_are_avoided_for_a_reason():
+    """Where FMA and MKL are: each of them goes wrong here, in float32."""
+    import torch
+
+    if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+        assert canaries.torch_differing(canaries.TORCH[0]) > 0
+    if torch.backends.mkl.is_available():
+        (root,) = [canary for canary in canaries.TORCH if canary.name == "torch.sqrt(c)"]
+        assert canaries.torch_differing(root) > 0
+
+
+def test_scalars_keep_float64_until_they_meet_a_leaf(dtype):
+    """A product of two run-time hyper-parameters is rounded to float64, then once to the leaf, and is not contracted."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(4096).astype(dtype) for _ in range(2))
+    lr, wd = np.float32(0.1), np.float32(0.3)
+
+    def step(a, b, lr, wd):
+        with jax.enable_x64(True):
+            return nx.result(nx.Exact(a) + nx.scalar(lr) * nx.scalar(wd) * nx.Exact(b))
+
+    expected = a + np.asarray(float(lr) * float(wd), dtype) * b
+    np.testing.assert_array_equal(np.asarray(jax.jit(step)(a, b, lr, wd)), expected)
+
+
+def test_the_zero_carries_a_sign(dtype):
+    x = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan], dtype)
+    for f in (nx.fence, jax.jit(nx.fence)):
+        np.testing.assert_array_equal(np.asarray(f(x)).view(f"u{x.itemsize}"), x.view(f"u{x.itemsize}"))
+
+
+FENCES = {  # how many signed zeros the lowered step holds, and how many would be left without any one kind
+    "sgd: default": 1,
+    "sgd: momentum": 3,
+    "sgd: dampening": 3,
+    "sgd: nesterov": 5,
+    "sgd: weight_decay": 3,
+    "sgd: maximize": 1,
+    "sgd: nesterov, all": 6,
+    "sgd: all": 5,
+    "momentum: default": 2,
+    "momentum: heavy": 2,
+    "momentum: weight_decay": 4,
+    "momentum: all": 4,
+    "adagrad: default": 3,
+    "adagrad: outside": 3,
+    "adagrad: lr_decay": 3,
+    "adagrad: weight_decay": 5,
+    "adagrad: accumulated": 3,
+    "adagrad: maximize": 3,
+    "adagrad: all": 5,
+    "adagrad: all, outside": 5,
+}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_the_lowered_step_holds_its_fences(row):
+    """Fences that this backend would not miss are held by the text of the program; and there are no more than are needed."""
+    leaf = jax.ShapeDtypeStruct((8,), jnp.float32)
+    state = jax.eval_shape(row.tx.init, leaf)
+    text = jax.jit(row.tx.update).lower(leaf, state, leaf).as_text()
+    signed_zeros = sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines())
+    assert signed_zeros == FENCES[str(row)]
+    assert text.count("optimization_barrier") >= 1
+
+
+def test_numerics_is_the_only_file_that_knows():
+    """No other file of the package reaches for bits, barriers or lax."""
+    for name in ("sgd", "momentum", "adagrad", "transform", "checks"):
+        names = vars(importlib.import_module(f"{jaxopt_impl.__name__}.{name}"))
+        assert "lax" not in names

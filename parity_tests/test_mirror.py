@@ -1,0 +1,89 @@
+"""One rule, written twice: `State`, `Hyper` and `step` are the same text in both packages, and the rule is in the kernel."""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import jaxopt_impl
+import torch_ref
+
+KERNELS = sorted({tx.__module__.rpartition(".")[2] for tx in jaxopt_impl.OPTIMIZERS.values()})
+ALLOWED_CALLS = {"nx.sqrt", "nx.where", "nx.maximum", "State"}
+ALLOWED_NODES = (
+    *(ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.If, ast.Assign, ast.IfExp, ast.BinOp, ast.UnaryOp, ast.Call, ast.Tuple),
+    *(ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Constant, ast.Not, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.Div),
+)
+
+
+def source(package, name):
+    return Path(inspect.getfile(importlib.import_module(f"{package.__name__}.{name}"))).read_text()
+
+
+def definitions(text):
+    """The recurrence at the top, and what must be the same on both sides."""
+    tree = ast.parse(text)
+    nodes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    found = {name: ast.dump(nodes[name]) for name in ("State", "Hyper", "step")}
+    recurrence = ast.get_docstring(tree).split("\n", 1)[1]
+    return found | {"recurrence": recurrence}
+
+
+def test_both_packages_have_the_same_optimizers():
+    assert list(jaxopt_impl.OPTIMIZERS) == list(torch_ref.OPTIMIZERS)
+    for name, make in jaxopt_impl.OPTIMIZERS.items():
+        assert make.__module__.rpartition(".")[2] == torch_ref.OPTIMIZERS[name].__module__.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_are_the_same_text(name):
+    ours, theirs = definitions(source(jaxopt_impl, name)), definitions(source(torch_ref, name))
+    for part, text in ours.items():
+        assert theirs[part] == text, f"{part} of {name} is not the same in both packages"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_rule_is_in_the_kernel(name):
+    """A kernel has operators and a few named operations, nothing that could hide arithmetic."""
+    tree = ast.parse(source(jaxopt_impl, name))
+    (kernel,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "step"]
+    assert [arg.arg for arg in kernel.args.args] == ["g", "p", "s", "h"]
+    for node in ast.walk(kernel):
+        assert isinstance(node, ALLOWED_NODES), f"{type(node).__name__} at line {node.lineno} of {name}"
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) in ALLOWED_CALLS
+
+
+def test_checks_are_the_same_text():
+    ours, theirs = (ast.parse(source(package, "checks")) for package in (jaxopt_impl, torch_ref))
+    assert [ast.dump(node) for node in ours.body[1:]] == [ast.dump(node) for node in theirs.body[1:]]
+
+
+def test_numerics_offer_kernels_the_same_names():
+    for name in {call.removeprefix("nx.") for call in ALLOWED_CALLS if "." in call} | {"Exact", "Number", "Count", "DTYPES", "known"}:
+        sides = [hasattr(importlib.import_module(f"{package.__name__}.numerics"), name) for package in (jaxopt_impl, torch_ref)]
+        assert sides[0] == sides[1], name
+
+
+@pytest.mark.parametrize("package", [jaxopt_impl, torch_ref], ids=lambda p: p.__name__)
+def test_imports_point_one_way(package):
+    """Optimizers import the shell, checks and numerics; nothing imports the other package."""
+    below = {"numerics": set(), "checks": {"numerics"}, "transform": {"checks", "numerics"}, "optimizer": {"checks", "numerics"}}
+    for path in Path(inspect.getfile(package)).parent.glob("*.py"):
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported |= {node.module} if node.module else {alias.name for alias in node.names}
+                assert node.level or (node.module or "").split(".")[0] not in ("jaxopt_impl", "torch_ref", "parity_tests")
+        if path.stem in below:
+            own = {p.stem for p in path.parent.glob("*.py")}
+            assert imported & own <= below[path.stem], path.name
+
+
+@pytest.mark.parametrize("package", [jaxopt_impl, torch_ref], ids=lambda p: p.__name__)
+def test_all_is_what_is_public(package):
+    public = {name for name, value in vars(package).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert set(package.__all__) == public
+    assert set(package.OPTIMIZERS.values()) == {getattr(package, name) for name in public - {"OPTIMIZERS"}}

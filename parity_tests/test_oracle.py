@@ -1,0 +1,79 @@
+"""Both packages against an independent oracle: the same bits as one rounding per operation gives, and near the exact formula."""
+
+import itertools
+
+import gmpy2  # noqa: F401  (the oracle's arithmetic: missing, it must fail here and now)
+import numpy as np
+import pytest
+
+from . import oracle
+from .harness.bits import differing
+from .harness.contexts import CONTEXTS
+from .harness.jax_side import JaxSide
+from .harness.streams import STREAMS, gradients, parameters
+from .harness.subnormals import torch_flushing_like_jax
+from .harness.table import ROWS
+from .harness.torch_side import TorchSide
+
+ELEMENTS, STEPS = 13, 20
+
+
+def drawn(stream, dtype, elements, steps):
+    params = parameters({"w": (elements,)}, dtype)
+    return params["w"], [g["w"] for g in itertools.islice(gradients(stream, params), steps)]
+
+
+def walk_jax(row, p, gs):
+    side = JaxSide(row.tx, {"w": p}, CONTEXTS["jit"])
+    for g in gs:
+        ((params, state),) = side.steps([{"w": g}])[0]
+        yield params["w"], {field: value["w"] for field, value in state._asdict().items() if field != "step" and value is not None}
+
+
+def walk_torch(row, p, gs):
+    side = TorchSide(row.torch, [p])
+    for g in gs:
+        side.step([g])
+        yield side.params()[0].copy(), {field: values[0].copy() for field, values in side.state().items() if field != "step"}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_both_packages_have_the_oracles_bits(row, dtype):
+    for stream in STREAMS:
+        p, gs = drawn(stream, dtype, ELEMENTS, STEPS)
+        expected = oracle.walk(row.optimizer, row.arguments, p, gs, oracle.rounded(dtype))
+        for walk in (walk_jax, walk_torch):
+            with torch_flushing_like_jax():
+                seen = list(walk(row, p, gs))
+            for t, ((params, state), (right, right_state)) in enumerate(zip(seen, expected, strict=True), 1):
+                assert set(state) == set(right_state)
+                for field, got in {"params": params, **state}.items():
+                    correct = oracle.to_numpy(right if field == "params" else right_state[field], dtype)
+                    assert not differing(got, correct).any(), f"{walk.__name__}, {stream}, step {t}, {field}: {got} is not {correct}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_the_bits_are_near_the_exact_formula(row, dtype):
+    """|computed - exact| <= the bound that running error analysis derives, which itself is small: right, not only the same."""
+    p, gs = drawn("normal", dtype, ELEMENTS, STEPS)
+    exact = oracle.walk(row.optimizer, row.arguments, p, gs, oracle.bounded(dtype))
+    with torch_flushing_like_jax():
+        seen = list(walk_torch(row, p, gs))
+    for t, ((params, state), (right, right_state)) in enumerate(zip(seen, exact, strict=True), 1):
+        for field, got in {"params": params, **state}.items():
+            for computed, number in zip(got.tolist(), right if field == "params" else right_state[field], strict=True):
+                assert abs(computed - number.value) <= number.bound, f"step {t}, {field}"
+    # In units of the last place of 1, which is what parameters and moments are about: derived, not measured.
+    largest = max(float(number.bound) for numbers in (right, *right_state.values()) for number in numbers)
+    assert largest < 2000 * np.finfo(dtype).eps
+
+
+def test_the_oracle_flushes_as_the_processor_does():
+    """Tiny is judged after rounding to full precision: (1 - 2^-24) * 2^-126 is flushed, though gradual underflow would round it up."""
+    number = oracle.rounded("float32")
+    least = number(float(np.finfo("float32").tiny))
+    assert (least * number(1 - 2.0**-24)).value == 0
+    assert (least * number(0.5)).value == 0
+    assert ((least * number(2.0)) * number(0.5)).value == least.value
+    negative = -(least * number(0.5))
+    assert str(negative.value) == "-0.0"
