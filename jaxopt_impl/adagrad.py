@@ -69,9 +69,9 @@ def adagrad(
         no update where Gₜ = 0).
     Source: Duchi, Hazan & Singer 2011, section 1 (figure 1, diagonal form).
     Example:
+        >>> import jax.numpy as jnp
         >>> tx = adagrad(0.5, eps=0.0)
-        >>> u, _ = tx.update(jax.numpy.array([2.0]), tx.init(jax.numpy.array([1.0])))
-        >>> u
+        >>> tx.update(jnp.array([2.0]), tx.init(jnp.array([1.0])))[0]
         Array([-0.5], dtype=float32)
     """
     checks.at_least_zero("adagrad", lr=learning_rate, lr_decay=lr_decay, weight_decay=weight_decay)

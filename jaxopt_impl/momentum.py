@@ -57,9 +57,9 @@ def momentum(
         another one under a schedule, where a velocity keeps the learning rates that it was built with.
     Source: Sutskever, Martens, Dahl & Hinton 2013, equations 1 and 2.
     Example:
+        >>> import jax.numpy as jnp
         >>> tx = momentum(0.5)
-        >>> u, _ = tx.update(jax.numpy.array([2.0]), tx.init(jax.numpy.array([1.0])))
-        >>> u
+        >>> tx.update(jnp.array([2.0]), tx.init(jnp.array([1.0])))[0]
         Array([-1.], dtype=float32)
     """
     checks.at_least_zero("momentum", lr=learning_rate, momentum=momentum, weight_decay=weight_decay)

@@ -67,9 +67,9 @@ def sgd(
         starts from 0, which is the same for τ = 0; negates last, and XLA contracts).
     Source: Sutskever, Martens, Dahl & Hinton 2013, section 2; the form of torch.optim.SGD.
     Example:
+        >>> import jax.numpy as jnp
         >>> tx = sgd(0.5, momentum=0.9)
-        >>> u, _ = tx.update(jax.numpy.array([2.0]), tx.init(jax.numpy.array([1.0])))
-        >>> u
+        >>> tx.update(jnp.array([2.0]), tx.init(jnp.array([1.0])))[0]
         Array([-1.], dtype=float32)
     """
     checks.at_least_zero("sgd", lr=learning_rate, momentum=momentum, weight_decay=weight_decay)

@@ -50,9 +50,10 @@ class AdaGrad(RoundedOnce):
     Differs from: torch.optim.Adagrad (`eps=1e-10`, outside the root; FMAs). A group that comes from a checkpoint without the key
         `eps_in_sqrt` gets False, which is what the stock class means; checkpoints are exchanged both ways.
     Example:
+        >>> import torch
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([2.0])
-        >>> _ = AdaGrad([p], lr=0.5, eps=0).step(); p.data
+        >>> AdaGrad([p], lr=0.5, eps=0).step(lambda: p.square().sum().backward())
+        >>> p.data
         tensor([0.5000])
     """
 

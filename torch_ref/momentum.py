@@ -43,10 +43,11 @@ class Momentum(RoundedOnce):
     Exactness: bit-equal to `jaxopt_impl.momentum` in float32 and float64; run on CPU, not yet on CUDA.
     Differs from: torch.optim.SGD(momentum=μ), whose buffer is −v/η; torch.optim has no velocity form, so no checkpoint to exchange.
     Example:
+        >>> import torch
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([2.0])
-        >>> _ = Momentum([p], lr=0.5).step(); p.data
-        tensor([0.])
+        >>> Momentum([p], lr=0.25).step(lambda: p.square().sum().backward())
+        >>> p.data
+        tensor([0.5000])
     """
 
     who, rule, Hyper, State = "momentum", step, Hyper, State

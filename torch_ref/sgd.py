@@ -48,10 +48,11 @@ class SGD(RoundedOnce):
     Exactness: bit-equal to `jaxopt_impl.sgd` in float32 and float64; run on CPU, not yet on CUDA.
     Differs from: torch.optim.SGD, which contracts to FMAs on AVX2; checkpoints are exchanged both ways.
     Example:
+        >>> import torch
         >>> p = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> p.grad = torch.tensor([2.0])
-        >>> _ = SGD([p], lr=0.5, momentum=0.9).step(); p.data
-        tensor([0.])
+        >>> SGD([p], lr=0.25).step(lambda: p.square().sum().backward())
+        >>> p.data
+        tensor([0.5000])
     """
 
     who, rule, Hyper, State = "sgd", step, Hyper, State

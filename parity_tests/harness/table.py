@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 import jaxopt_impl
@@ -51,7 +52,7 @@ def _optax_adagrad(
     learning_rate, lr_decay=0.0, initial_accumulator_value=0.0, eps=1e-5, eps_in_sqrt=True, weight_decay=0.0, maximize=False
 ):
     del eps_in_sqrt
-    rate = (lambda count: learning_rate / (1 + count * lr_decay)) if lr_decay else learning_rate
+    rate = (lambda count: learning_rate / (1 + lr_decay * jnp.asarray(count, jnp.float32))) if lr_decay else learning_rate
     return _around(optax.adagrad(rate, initial_accumulator_value, eps), weight_decay=weight_decay, maximize=maximize)
 
 

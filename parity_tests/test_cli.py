@@ -1,0 +1,204 @@
+"""The command: what it prints, what it writes, how it exits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import matplotlib.image
+import pytest
+import torch
+
+import jaxopt_impl
+import torch_ref
+from jaxopt_impl import numerics as nx
+
+from . import cli
+
+
+def optparity(monkeypatch, capsys, *arguments):
+    """Run the command here: exit status, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["optparity", *map(str, arguments)])
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(SystemExit) as stopped:  # as users have it; optax promotes
+        cli.main()
+    out, err = capsys.readouterr()
+    return stopped.value.code, out, err
+
+
+def subprocess_optparity(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", "from parity_tests.cli import main; main()", *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_check_says_same_and_writes_files(monkeypatch, capsys, tmp_path):
+    json_file, picture = tmp_path / "new" / "parity.json", tmp_path / "parity.png"
+    status, out, _ = optparity(
+        *(monkeypatch, capsys, "check", "adagrad", "--steps", 20, "--stream", "normal", "--stream", "digits"),
+        *("--dtype", "float32", "--json", json_file, "--plot", picture),
+    )
+    assert status == 0
+    assert "2/2 same" in out
+    assert "no difference" in out
+    assert max(map(len, out.splitlines())) <= 100
+    document = json.loads(json_file.read_text())
+    assert len(document["results"]) == 2 * 8
+    ours = document["results"][0]["against torch_ref"]["jaxopt_impl"]
+    assert ours["differing"] == [0] * 20
+    assert ours["compared"] == ["params", "step", "sum"] or ours["compared"] == ["params", "sum", "step"]
+    assert not document["results"][0]["against torch_ref"]["optax"]["identical"]
+    assert document["machine"]["jax"]
+    height, width, _ = matplotlib.image.imread(picture).shape
+    assert width > 500
+    assert height > 200
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_check_names_the_first_difference(monkeypatch, capsys):
+    """With the fence down, the main job goes red."""
+    monkeypatch.setattr(nx, "fence", lambda x: x)
+    from .harness import contexts, table
+
+    contexts._built.cache_clear()
+    for row in table.ROWS:
+        row.__dict__.pop("tx", None)
+    try:
+        arguments = ("check", "momentum", "--steps", 3, "--stream", "normal", "--dtype", "float32")
+        status, out, _ = optparity(monkeypatch, capsys, *arguments)
+    finally:
+        jax.clear_caches()
+        contexts._built.cache_clear()
+        for row in table.ROWS:
+            row.__dict__.pop("tx", None)
+    assert status == 1
+    assert "4 of 4 trials differ" in out
+    assert "momentum: default on normal, float32: step 2, params['w'][" in out or "step 1, " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "adamm"], "unknown optimizer 'adamm'; one of sgd, momentum, adagrad is needed."),
+        (["check", "--stream", "nope"], "unknown stream 'nope'; one of normal, wide, "),
+        (["check", "--dtype", "int8"], "unknown dtype 'int8'; one of float32, float64 is needed."),
+        (["check", "--steps", "0"], "Invalid value for '--steps'"),
+        (["check", "--steps", "many"], "Invalid value for '--steps'"),
+        (["check", "--seed", "-1"], "Invalid value for '--seed'"),
+        (["check", "--plot", "picture.gif"], "--plot picture.gif: a file name that ends in .png, .svg or .pdf is needed."),
+        (["check", "--json", "/proc/no/file.json"], "/proc/no/file.json cannot be written"),
+        (["check", "--json", "."], ". is a folder; a file name is needed."),
+        (["check", "--colour"], "No such option"),
+        (["chekc"], "No such command"),
+        (["golden", "check", "/nowhere.json"], "/nowhere.json cannot be read as a golden file"),
+        (["golden", "burn", "x.json"], "unknown action 'burn'; one of write, check is needed."),
+        (["golden", "check", "x.json", "--side", "numpy"], "unknown side 'numpy'; one of jax, torch is needed."),
+        (["doctor", "--elements", "3"], "Invalid value for '--elements'"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_2(monkeypatch, capsys, arguments, message):
+    status, out, err = optparity(monkeypatch, capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert err.startswith("optparity: ")
+    assert err.count("\n") == 1
+
+
+def test_a_broken_golden_file(monkeypatch, capsys, tmp_path):
+    for text in ("", "[]", "{}", '{"configuration": {}, "streams": {}, "hashes": {}}'):
+        (tmp_path / "golden.json").write_text(text)
+        status, _, err = optparity(monkeypatch, capsys, "golden", "check", tmp_path / "golden.json")
+        assert status == 2
+        assert err.count("\n") == 1
+
+
+def test_doctor(monkeypatch, capsys):
+    status, out, _ = optparity(monkeypatch, capsys, "doctor", "--elements", 65536)
+    assert status == 0
+    assert "The contract is kept here." in out
+    assert f"{torch.__version__}" in out
+    for line in ("a / sqrt(c)", "torch_ref: sqrt(c)", "jax: subnormals", "torch: subnormals within"):
+        assert line in out
+
+
+def test_doctor_sees_a_broken_fence(monkeypatch, capsys):
+    monkeypatch.setattr(nx, "fence", lambda x: x)
+    status, out, _ = optparity(monkeypatch, capsys, "doctor", "--elements", 65536)
+    assert status == 1
+    assert "THE FENCE DOES NOT HOLD" in out
+
+
+@pytest.fixture(scope="module")
+def hashes(tmp_path_factory):
+    """The end states of both packages, from processes of their own with nothing set."""
+    folder = tmp_path_factory.mktemp("golden")
+    for side in ("jax", "torch"):
+        written = subprocess_optparity("golden", "write", folder / f"{side}.json", "--side", side, XLA_FLAGS="")
+        assert written.returncode == 0, written.stderr
+    return folder
+
+
+def test_both_packages_have_the_same_hashes(hashes):
+    ours, theirs = (json.loads((hashes / f"{side}.json").read_text()) for side in ("jax", "torch"))
+    assert ours == theirs
+    assert len(ours["hashes"]) > 300
+    assert len({h for entry in ours["hashes"].values() for h in entry}) > len(ours["hashes"])  # they tell rows and steps apart
+
+
+@pytest.mark.parametrize(
+    ("side", "environment"),
+    [
+        ("torch", {"ATEN_CPU_CAPABILITY": "default"}),
+        ("torch", {"ATEN_CPU_CAPABILITY": "avx2"}),
+        ("jax", {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"}),
+        ("jax", {"XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}),
+    ],
+)
+def test_instruction_sets_do_not_matter(hashes, side, environment):
+    checked = subprocess_optparity("golden", "check", hashes / f"{side}.json", "--side", side, **{"XLA_FLAGS": "", **environment})
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_golden_sees_a_difference(hashes, tmp_path):
+    document = json.loads((hashes / "jax.json").read_text())
+    key = next(iter(document["hashes"]))
+    document["hashes"][key][-1] = "0" * 16
+    document["streams"].popitem()
+    (tmp_path / "other.json").write_text(json.dumps(document))
+    checked = subprocess_optparity("golden", "check", tmp_path / "other.json", XLA_FLAGS="")
+    assert checked.returncode == 1
+    assert f"hashes {key}" in checked.stdout
+    assert "2 differences" in checked.stdout
+
+
+def test_without_its_extra_the_command_says_so():
+    hidden = "import sys; sys.modules['typer'] = None; import parity_tests.cli"
+    run = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "optparity: typer is not installed; the command needs: pip install 'optparity[cli,torch]'\n"
+
+
+def test_without_torch_the_jax_side_works():
+    hidden = (
+        "import sys; sys.modules['torch'] = None; import jaxopt_impl, parity_tests; "
+        "from parity_tests.harness import golden, canaries; from parity_tests import cli"
+    )
+    run = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
+    assert run.returncode == 0, run.stderr
+
+
+def test_neither_package_needs_the_other():
+    for package, absent in ((jaxopt_impl, "torch"), (torch_ref, "jax")):
+        run = subprocess.run(
+            [sys.executable, "-c", f"import sys; sys.modules[{absent!r}] = None; import {package.__name__}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
