@@ -1,9 +1,11 @@
 """Optimizers as optax transforms whose every + - * / and sqrt rounds once, bit-equal to their twins in `torch_ref`."""
 
 from .adagrad import adagrad
+from .adam import adam, adamw
 from .momentum import momentum
+from .rmsprop import rmsprop
 from .sgd import sgd
 
-OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad}
+OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
 
-__all__ = ["OPTIMIZERS", "adagrad", "momentum", "sgd"]
+__all__ = ["OPTIMIZERS", "adagrad", "adam", "adamw", "momentum", "rmsprop", "sgd"]

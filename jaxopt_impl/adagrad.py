@@ -7,6 +7,7 @@ Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
 from typing import NamedTuple
 
 import optax
+from jax.typing import DTypeLike
 
 from . import checks
 from . import numerics as nx
@@ -26,6 +27,11 @@ class Hyper(NamedTuple):
     eps_in_sqrt: bool
     maximize: bool
     t: nx.Number = 1  # set by the shell
+    lr_t: nx.Number = 0.0  # ηₜ, set by at_step
+
+
+def at_step(h):
+    return h._replace(lr_t=h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr)
 
 
 def step(g, p, s, h):
@@ -33,10 +39,9 @@ def step(g, p, s, h):
         g = -g
     if h.weight_decay:
         g = g + h.weight_decay * p
-    lr = h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr
     sum = s.sum + g * g
     root = nx.sqrt(sum + h.eps) if h.eps_in_sqrt else nx.sqrt(sum) + h.eps
-    u = -(lr * g / root)
+    u = -(h.lr_t * g / root)
     return u, State(sum)
 
 
@@ -49,6 +54,7 @@ def adagrad(
     *,
     eps_in_sqrt: bool = True,
     maximize: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """AdaGrad: each coordinate's step shrinks with the gradients that it has seen.
 
@@ -62,9 +68,11 @@ def adagrad(
         eps: ε >= 0, inside the square root (outside, √Gₜ + ε, with `eps_in_sqrt=False`).
         eps_in_sqrt: where ε stands.
         maximize: ascend: the gradient is negated first.
-    Shapes: updates and `sum` follow each leaf; `step` is [].  Dtypes: float32, float64; state in the leaf's dtype.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+    Shapes: updates and `sum` follow each leaf; `step` is [].  Dtypes: float32, float64,
+        bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.AdaGrad` in float32 and float64; run on CPU, not yet on GPU or TPU.
+    Exactness: bit-equal to `torch_ref.AdaGrad` in all four dtypes; run on CPU, not yet on GPU or TPU.
     Differs from: torch.optim.Adagrad (ε outside the root, 1e-10; FMAs), optax.adagrad (accumulator starts at 0.1, ε = 1e-7; rsqrt;
         no update where Gₜ = 0).
     Source: Duchi, Hazan & Singer 2011, section 1 (figure 1, diagonal form).
@@ -77,4 +85,5 @@ def adagrad(
     checks.at_least_zero("adagrad", lr=learning_rate, lr_decay=lr_decay, weight_decay=weight_decay)
     checks.at_least_zero("adagrad", initial_accumulator_value=initial_accumulator_value, eps=eps)
     hyper = Hyper(learning_rate, lr_decay, weight_decay, eps, eps_in_sqrt, maximize)
-    return transform("adagrad", step, hyper, State, sum=initial_accumulator_value)
+    start = {"sum": initial_accumulator_value}
+    return transform("adagrad", step, hyper, State, start, at_step=at_step, accumulator_dtype=accumulator_dtype)

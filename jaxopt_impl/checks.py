@@ -4,6 +4,8 @@ Messages begin with torch.optim's own text where it has one. Hyper-parameters ar
 the run will tell (`nx.known` gives None) is left alone. Leaves are checked by name, shape and dtype, never by element.
 """
 
+import warnings
+
 from . import numerics as nx
 
 _TORCH_WORDS = {"lr": "learning rate", "eps": "epsilon value"}
@@ -38,6 +40,37 @@ def _known(who, name, value):
         return nx.known(value)
     except TypeError as error:
         raise TypeError(f"Invalid {name}: {error} ({who}: {name} is a number)") from None
+
+
+def beta(who, index, name, value):
+    number = _known(who, name, value)
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(f"Invalid beta parameter at index {index}: {number} ({who}: 0 <= {name} < 1)")
+
+
+def accumulator(who, dtype):
+    if dtype is None or nx.dtype_name(dtype) == "float32":
+        return dtype and "float32"
+    raise ValueError(f"{who}: accumulator_dtype {nx.dtype_name(dtype)} is not supported; float32 or None is needed.")
+
+
+def not_half(who, name, dtype):
+    if dtype is not None and nx.dtype_name(dtype) in nx.HALVES:
+        warnings.warn(
+            f"{who}: {name} arrives in {nx.dtype_name(dtype)}, which rounds it: say hyperparam_dtype=jnp.float32 to "
+            "optax.inject_hyperparams.",
+            stacklevel=3,
+        )
+
+
+def eps_survives(who, path, dtype, eps):
+    number = None if eps is None else nx.known(eps)
+    if number and not nx.rounded_to(number, dtype):
+        warnings.warn(
+            f"{who}: eps={number:g} is 0 in {dtype} (leaf {path}), so that a zero gradient gives NaN: set eps >= "
+            "6e-08, or accumulator_dtype='float32'.",
+            stacklevel=3,
+        )
 
 
 def floating(who, path, dtype):

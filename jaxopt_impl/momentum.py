@@ -7,6 +7,7 @@ vₜ = μ vₜ₋₁ − η gₜ
 from typing import NamedTuple
 
 import optax
+from jax.typing import DTypeLike
 
 from . import checks
 from . import numerics as nx
@@ -40,6 +41,7 @@ def momentum(
     weight_decay: float = 0.0,
     *,
     maximize: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum: a velocity that decays by μ and is pushed by each gradient; the learning rate is inside the velocity.
 
@@ -50,9 +52,11 @@ def momentum(
         momentum: μ >= 0.
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         maximize: ascend: the gradient is negated first.
-    Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64; state in the leaf's dtype.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+    Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64,
+        bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.Momentum` in float32 and float64; run on CPU, not yet on GPU or TPU.
+    Exactness: bit-equal to `torch_ref.Momentum` in all four dtypes; run on CPU, not yet on GPU or TPU.
     Differs from: torch.optim.SGD(momentum=μ) and optax.sgd(momentum=μ), which keep b = −v/η: the same path for a constant η,
         another one under a schedule, where a velocity keeps the learning rates that it was built with.
     Source: Sutskever, Martens, Dahl & Hinton 2013, equations 1 and 2.
@@ -64,4 +68,5 @@ def momentum(
     """
     checks.at_least_zero("momentum", lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     hyper = Hyper(learning_rate, momentum, weight_decay, maximize)
-    return transform("momentum", step, hyper, State, momentum_buffer=0.0)
+    start = {"momentum_buffer": 0.0}
+    return transform("momentum", step, hyper, State, start, accumulator_dtype=accumulator_dtype)

@@ -9,10 +9,13 @@ drops a rounding or adds one. Two things stop it, and no other part of the packa
   A fenced product is no longer a product, so nothing merges with it; a fenced divisor is no longer a scalar or a root.
 
 An `Exact` remembers which operations its value could merge with (`merges`), and is fenced only where it meets one.
+
+bfloat16 and float16 are computed in float32 and rounded after each operation, which is a fence by itself.
 """
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
@@ -22,9 +25,11 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+HALVES = ("bfloat16", "float16")
 
 Count = jax.Array | None
+
 Number = Any  # a hyper-parameter: a float, an array [] or a schedule; in a kernel a float or a `Scalar`
 
 _SIGN_BIT = {"float32": np.int32(-(2**31)), "float64": np.int64(-(2**63))}
@@ -42,6 +47,24 @@ def fence(x: jax.Array) -> jax.Array:
     return x + signed_zero(x)
 
 
+def _round_bfloat16(x: jax.Array) -> jax.Array:
+    return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+
+
+@jax.custom_jvp
+def _round_float16(x: jax.Array) -> jax.Array:
+    # Not `reduce_precision(x, 5, 10)`, which flushes float16's subnormals. The halves of the bits are taken apart and put together again,
+    # so that the two conversions do not meet: XLA may drop such a pair (`xla_allow_excess_precision`).
+    bits = lax.bitcast_convert_type(x.astype(jnp.float16), jnp.int16)
+    bits = (bits & np.int16(0x7FFF)) | (bits & np.int16(-0x8000))
+    return lax.bitcast_convert_type(bits, jnp.float16).astype(jnp.float32)
+
+
+_round_float16.defjvp(lambda primals, tangents: (_round_float16(*primals), tangents[0]))
+
+_ROUND = {"bfloat16": _round_bfloat16, "float16": _round_float16}
+
+
 class Exact:
     """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first.
 
@@ -49,48 +72,61 @@ class Exact:
     of it, "c" the addition of another constant.
     """
 
-    __slots__ = ("merges", "x")
+    __slots__ = ("dtype", "merges", "x")
     __array_ufunc__ = None  # so that a NumPy number on the left leaves the operation to us
 
-    def __init__(self, x: Any, merges: str = "+"):
-        self.x, self.merges = x, merges  # a value from outside may be a product; `barrier` hid the rest
+    def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
+        self.x, self.merges, self.dtype = x, merges, dtype or x.dtype.name
 
     def apart(self, operation: str) -> jax.Array:
         """The array, fenced if it could merge with the operation."""
         return fence(self.x) if set(operation) & set(self.merges) else self.x
 
+    def then(self, x: jax.Array, merges: str) -> Exact:
+        """The result of an operation on this, rounded to this dtype."""
+        if self.dtype in _ROUND:
+            return Exact(_ROUND[self.dtype](x), "", self.dtype)
+        return type(self)(x, merges, self.dtype)
+
     def __add__(self, other):
-        kind, (a, b), merges = _addends(self, other)
-        return kind(a + b, merges)
+        a, b, like = _meet(self, other)
+        a, b, merges = _addends(a, b)
+        return like.then(a + b, merges)
 
     def __sub__(self, other):
-        kind, (a, b), merges = _addends(self, other)
-        return kind(a - b, merges)
+        a, b, like = _meet(self, other)
+        a, b, merges = _addends(a, b)
+        return like.then(a - b, merges)
 
     def __mul__(self, other):
-        kind, a, b = _meet(self, other)
+        a, b, like = _meet(self, other)
         scaled = a.x.ndim != b.x.ndim or not a.x.ndim  # only a scalar factor can be folded into the next one
-        return kind(a.apart("*") * b.apart("*"), "+*" if scaled else "+")
+        return like.then(a.apart("*") * b.apart("*"), "+*" if scaled else "+")
 
     def __truediv__(self, other):
-        kind, a, b = _meet(self, other)
+        """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has the numerator's sign."""
+        a, b, like = _meet(self, other)
         numerator = a.apart("/")
-        return kind(numerator / (b.x + signed_zero(numerator)), "/")
+        return like.then(numerator / (b.x + signed_zero(numerator)), "/")
 
     def __neg__(self):
-        return type(self)(-self.x, self.merges.replace("/", ""))
+        return type(self)(-self.x, self.merges.replace("/", ""), self.dtype)
 
     def __radd__(self, other):
-        return _constant(other, self) + self
+        return self.constant(other) + self
 
     def __rsub__(self, other):
-        return _constant(other, self) - self
+        return self.constant(other) - self
 
     def __rmul__(self, other):
-        return _constant(other, self) * self
+        return self.constant(other) * self
 
     def __rtruediv__(self, other):
-        return _constant(other, self) / self
+        return self.constant(other) / self
+
+    def constant(self, number) -> Exact:
+        """A Python number in the dtype that this is computed in."""
+        return type(self)(np.asarray(number, self.x.dtype), "c", self.dtype)
 
 
 class Scalar(Exact):
@@ -99,39 +135,79 @@ class Scalar(Exact):
     Needs `jax.enable_x64(True)` around it, which the shell provides.
     """
 
-    def rounded(self, dtype) -> Exact:
-        # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
-        return Exact(fence(fence(self.x).astype(dtype)), "")
+    __slots__ = ("_rounded",)
+
+    def rounded(self, like: Exact) -> Exact:
+        """In the dtype that `like` is computed in."""
+        to = like.x.dtype.name
+        if not hasattr(self, "_rounded"):
+            self._rounded = {}
+        if to not in self._rounded:
+            # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
+            self._rounded[to] = fence(fence(self.x).astype(to))
+        return Exact(self._rounded[to], "", like.dtype)
 
 
-def _constant(number, like: Exact) -> Exact:
-    return type(like)(np.asarray(number, like.x.dtype), "c")
-
-
-def _meet(a: Exact, b) -> tuple[type[Exact], Exact, Exact]:
-    """The kind of the result, and both operands in its dtype."""
+def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
+    """Both operands in one dtype, and the one of them that says what the result is."""
     if not isinstance(b, Exact):
-        b = _constant(b, a)
+        return a, a.constant(b), a
     if type(a) is type(b):
-        return type(a), a, b
+        return a, b, a
     if isinstance(a, Scalar):
-        return Exact, a.rounded(b.x.dtype), b
-    return Exact, a, b.rounded(a.x.dtype)  # type: ignore[attr-defined]  (b is the Scalar)
+        return a.rounded(b), b, b
+    assert isinstance(b, Scalar)
+    return a, b.rounded(a), a
 
 
-def _addends(a: Exact, b) -> tuple[type[Exact], list, str]:
-    """The kind of a sum, its two arrays, and what the sum could merge with."""
-    kind, a, b = _meet(a, b)
+def _addends(a: Exact, b: Exact) -> tuple[jax.Array, jax.Array, str]:
+    """The two arrays of a sum, and what the sum could merge with."""
     constants = [v for v in (a, b) if "c" in v.merges]
-    return kind, [v.apart("+c" if len(constants) == 2 else "+") for v in (a, b)], "c" if constants else ""
+    meets = "+c" if len(constants) == 2 else "+"
+    return a.apart(meets), b.apart(meets), "c" if constants else ""
 
 
-def sqrt(a: Exact) -> Exact:
-    return type(a)(jnp.sqrt(a.x), "")  # never a divisor unfenced, see __truediv__
+def sqrt(a):
+    """The square root; of a Python number too."""
+    if isinstance(a, Exact):
+        return a.then(jnp.sqrt(a.x), "")  # never a divisor unfenced, see __truediv__
+    return math.sqrt(a)
 
 
 def where(condition, a: Exact, b: Exact) -> Exact:
-    return Exact(jnp.where(condition, a.x, b.x), "".join(sorted({*a.merges, *b.merges})))
+    return type(a)(jnp.where(condition, a.x, b.x), "".join(sorted({*a.merges, *b.merges})), a.dtype)
+
+
+def maximum(a: Exact, b: Exact) -> Exact:
+    """The larger one; NaN if one is."""
+    return type(a)(jnp.maximum(a.x, b.x), "".join(sorted({*a.merges, *b.merges})), a.dtype)
+
+
+def power(base, t):
+    """base**t by binary powering in float64, least significant bit first: the same bits everywhere, which `pow` does not promise.
+
+    t is a whole number from 0 to 2^31 - 1.
+    """
+    bits = lax.convert_element_type(t.x, jnp.int32)
+    result = t.constant(1.0)
+    for i in range(31):
+        result = where((bits >> i) & 1 == 1, result * base, result)
+        base = base * base
+    return result
+
+
+def state_dtype(leaf_dtype: str, accumulator: str | None) -> str:
+    """The dtype of a leaf's state: its own, or the accumulator's for halves."""
+    return accumulator if accumulator and leaf_dtype in _ROUND else leaf_dtype
+
+
+def dtype_name(dtype) -> str:
+    return jnp.dtype(dtype).name
+
+
+def rounded_to(number: float, dtype: str) -> float:
+    """A Python number as a leaf's dtype has it."""
+    return float(np.asarray(number, jnp.dtype(dtype)))
 
 
 def barrier(*arrays):
@@ -139,9 +215,23 @@ def barrier(*arrays):
     return lax.optimization_barrier(arrays)
 
 
-def result(a: Exact) -> jax.Array:
-    """The array of a finished update, apart from whatever the caller does with it next."""
-    return fence(a.x) if a.merges.strip("/") else a.x
+def leaf(array: jax.Array, dtype: str) -> Exact:
+    """An array as kernels take it, in its own dtype, or in a wider one for halves."""
+    own = array.dtype.name
+    if own not in _ROUND:
+        return Exact(array)
+    wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
+    return Exact(wide, "", dtype)
+
+
+def array(a: Exact) -> jax.Array:
+    """The array of a leaf, in its dtype."""
+    return a.x.astype(a.dtype)
+
+
+def result(a: Exact, dtype: str | None = None) -> jax.Array:
+    """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
+    return (fence(a.x) if a.merges.strip("/") else a.x).astype(dtype or a.dtype)
 
 
 def known(value) -> float | None:

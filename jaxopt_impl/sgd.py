@@ -7,6 +7,7 @@ bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
 from typing import NamedTuple
 
 import optax
+from jax.typing import DTypeLike
 
 from . import checks
 from . import numerics as nx
@@ -48,6 +49,7 @@ def sgd(
     nesterov: bool = False,
     *,
     maximize: bool = False,
+    accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """SGD, with momentum as torch.optim.SGD means it: the first gradient enters the buffer undamped.
 
@@ -60,9 +62,11 @@ def sgd(
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         nesterov: look ahead; needs momentum > 0 and dampening = 0.
         maximize: ascend: the gradient is negated first.
-    Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64; state in the leaf's dtype.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+    Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64,
+        bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.SGD` in float32 and float64; run on CPU, not yet on GPU or TPU.
+    Exactness: bit-equal to `torch_ref.SGD` in all four dtypes; run on CPU, not yet on GPU or TPU.
     Differs from: torch.optim.SGD (contracts μ b + (1 − τ) g and θ − η d to FMAs on AVX2), optax.sgd (no dampening; its momentum
         starts from 0, which is the same for τ = 0; negates last, and XLA contracts).
     Source: Sutskever, Martens, Dahl & Hinton 2013, section 2; the form of torch.optim.SGD.
@@ -76,4 +80,5 @@ def sgd(
     checks.not_nan("sgd", dampening=dampening)
     checks.nesterov("sgd", nesterov, momentum, dampening)
     hyper = Hyper(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
-    return transform("sgd", step, hyper, State, momentum_buffer=None if nx.off(momentum) else 0.0)
+    start = {"momentum_buffer": None if nx.off(momentum) else 0.0}
+    return transform("sgd", step, hyper, State, start, accumulator_dtype=accumulator_dtype)

@@ -4,12 +4,12 @@ A kernel is `step(g, p, s, h) -> (u, s)` on one leaf: gradient, parameter (None 
 `Hyper`; it returns the update that `optax.apply_updates` adds, and the next state.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
@@ -20,7 +20,14 @@ from . import numerics as nx
 
 
 def transform(
-    who: str, step: Callable, hyper: Any, make_state: Callable[..., Any], **start: float | jax.Array | None
+    who: str,
+    step: Callable,
+    hyper: Any,
+    make_state: Callable[..., Any],
+    start: dict[str, float | jax.Array | None],
+    *,
+    at_step: Callable[[Any], Any] = lambda h: h,
+    accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optax transform of a kernel.
 
@@ -31,15 +38,23 @@ def transform(
             `t` (1, 2, ...) and `first` (t = 1), where it has them, are set here at each step.
         make_state: its `State`.
         start: for each field but `step` the number that it starts at, or None where this configuration keeps no such field.
+        at_step: what the kernel's module makes of the hyper-parameters once a step, in float64.
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32.
     """
+    accumulator = checks.accumulator(who, accumulator_dtype)
     kept = {field: value for field, value in start.items() if value is not None}
     none = dict.fromkeys(start)
     reads_params = not nx.off(getattr(hyper, "weight_decay", 0))
 
     def init(params):
         for path, leaf in _leaves(params):
-            checks.floating(who, path, jnp.result_type(leaf).name)
-        trees = {field: jax.tree.map(functools.partial(_full_like, value), params) for field, value in kept.items()}
+            name = jnp.result_type(leaf).name
+            checks.floating(who, path, name)
+            checks.eps_survives(who, path, nx.state_dtype(name, accumulator), getattr(hyper, "eps", None))
+        trees = {
+            field: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value, dtype=_state_dtype(leaf)), params)
+            for field, value in kept.items()
+        }
         return make_state(**(none | trees), step=_counter(params))
 
     def update(updates, state, params=None, **extra_args):
@@ -50,40 +65,41 @@ def transform(
         for path, g in _leaves(updates):
             if g is not None:
                 checks.floating(who, path, jnp.result_type(g).name)
-        columns = {field: _column(who, updates, getattr(state, field), field) for field in kept}
-        columns["p"] = _column(who, updates, params if reads_params else None, "parameter")
+        columns = {field: _column(who, updates, getattr(state, field), field, _state_dtype) for field in kept}
+        columns["p"] = _column(who, updates, params if reads_params else None, "parameter", jnp.result_type)
 
-        values = [jnp.asarray(value(state.step)) if callable(value) else value for value in hyper]
+        values = {field: value(state.step) if callable(value) else value for field, value in hyper._asdict().items()}
+        for field, value in values.items():
+            checks.not_half(who, field, getattr(value, "dtype", None))
         t = optax.safe_increment(state.step)
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
-            h = hyper._replace(**{field: nx.scalar(value) for field, value in zip(hyper._fields, values, strict=True)})
             at_t = {"t": nx.scalar(t), "first": t == 1}
-            h = h._replace(**{field: value for field, value in at_t.items() if field in h._fields})
+            h = {field: at_t[field] if field in at_t else nx.scalar(value) for field, value in values.items()}
+            h = at_step(type(hyper)(**h))
             done = []
             for g, *own in zip(gradients, *columns.values(), strict=True):
                 own = dict(zip(columns, own, strict=True))
-                done.append((None, own) if g is None else _step_leaf(step, lambda s: make_state(**(none | s)), h, g, own))
+                done.append((None, own) if g is None else step_leaf(h, g, own))
 
         trees = {field: treedef.unflatten([own[field] for _, own in done]) for field in kept}
         return treedef.unflatten([u for u, _ in done]), make_state(**(none | trees), step=t)
 
+    def step_leaf(h, g, own):
+        """One leaf through the kernel: arrays in, arrays out."""
+        dtype, kept_dtype = jnp.result_type(g).name, _state_dtype(g).name
+        g, own = nx.barrier(g, own)
+        exact = {field: None if array is None else nx.leaf(array, kept_dtype) for field, array in own.items()}
+        p = exact.pop("p")
+        u, s = step(nx.leaf(g, kept_dtype), p, make_state(**(none | exact)), h)
+        return nx.result(u, dtype), {field: nx.array(getattr(s, field)) for field in exact}
+
+    def _state_dtype(leaf):
+        return np.dtype(nx.state_dtype(jnp.result_type(leaf).name, accumulator))
+
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _step_leaf(step, make_state, h, g, own):
-    """One leaf through the kernel: arrays in, arrays out."""
-    g, own = nx.barrier(g, own)
-    exact = {field: None if array is None else nx.Exact(array) for field, array in own.items()}
-    p = exact.pop("p")
-    u, s = step(nx.Exact(g), p, make_state(exact), h)
-    return nx.result(u), {field: getattr(s, field).x for field in exact}
-
-
-def _full_like(value, leaf):
-    return jnp.full_like(leaf, value, dtype=jnp.result_type(leaf))
-
-
-def _column(who, updates, tree, what):
+def _column(who, updates, tree, what, dtype_of):
     """The leaves of a tree that must look like `updates` (None where there is no gradient), in the order of its leaves."""
     expected, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     if tree is None:
@@ -97,7 +113,7 @@ def _column(who, updates, tree, what):
     for (path, g), leaf in zip(_leaves(updates), leaves, strict=True):
         if g is not None:
             checks.present(who, path, what, leaf is not None)
-            checks.alike(who, path, what, jnp.shape(leaf), jnp.result_type(leaf).name, jnp.shape(g), jnp.result_type(g).name)
+            checks.alike(who, path, what, jnp.shape(leaf), jnp.result_type(leaf).name, jnp.shape(g), dtype_of(g).name)
     return leaves
 
 

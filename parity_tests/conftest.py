@@ -26,6 +26,12 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(params=["float32", "float64"])
 def dtype(request):
-    """Each dtype, with x64 on where it is needed."""
-    with jax.enable_x64(request.param == "float64"):
-        yield request.param
+    """float32 and float64, unless a test names its own."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def x64_for_float64(request):
+    """With x64 on where the test's dtype is float64."""
+    with jax.enable_x64("dtype" in request.fixturenames and request.getfixturevalue("dtype") == "float64"):
+        yield

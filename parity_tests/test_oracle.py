@@ -3,7 +3,7 @@
 import itertools
 
 import gmpy2  # noqa: F401  (the oracle's arithmetic: missing, it must fail here and now)
-import numpy as np
+import jax.numpy as jnp
 import pytest
 
 from . import oracle
@@ -16,6 +16,7 @@ from .harness.table import ROWS
 from .harness.torch_side import TorchSide
 
 ELEMENTS, STEPS = 13, 20
+CASES = [(row, dtype) for row in ROWS for dtype in row.dtypes]
 
 
 def drawn(stream, dtype, elements, steps):
@@ -37,26 +38,26 @@ def walk_torch(row, p, gs):
         yield side.params()[0].copy(), {field: values[0].copy() for field, values in side.state().items() if field != "step"}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_both_packages_have_the_oracles_bits(row, dtype):
     for stream in STREAMS:
         p, gs = drawn(stream, dtype, ELEMENTS, STEPS)
-        expected = oracle.walk(row.optimizer, row.arguments, p, gs, oracle.rounded(dtype))
+        expected = oracle.walk(oracle.Rounded, row.optimizer, row.arguments, p, gs)
         for walk in (walk_jax, walk_torch):
             with torch_flushing_like_jax():
                 seen = list(walk(row, p, gs))
             for t, ((params, state), (right, right_state)) in enumerate(zip(seen, expected, strict=True), 1):
                 assert set(state) == set(right_state)
                 for field, got in {"params": params, **state}.items():
-                    correct = oracle.to_numpy(right if field == "params" else right_state[field], dtype)
+                    correct = oracle.to_numpy(right if field == "params" else right_state[field], got.dtype)
                     assert not differing(got, correct).any(), f"{walk.__name__}, {stream}, step {t}, {field}: {got} is not {correct}"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_the_bits_are_near_the_exact_formula(row, dtype):
     """|computed - exact| <= the bound that running error analysis derives, which itself is small: right, not only the same."""
     p, gs = drawn("normal", dtype, ELEMENTS, STEPS)
-    exact = oracle.walk(row.optimizer, row.arguments, p, gs, oracle.bounded(dtype))
+    exact = oracle.walk(oracle.Bounded, row.optimizer, row.arguments, p, gs)
     with torch_flushing_like_jax():
         seen = list(walk_torch(row, p, gs))
     for t, ((params, state), (right, right_state)) in enumerate(zip(seen, exact, strict=True), 1):
@@ -65,15 +66,23 @@ def test_the_bits_are_near_the_exact_formula(row, dtype):
                 assert abs(computed - number.value) <= number.bound, f"step {t}, {field}"
     # In units of the last place of 1, which is what parameters and moments are about: derived, not measured.
     largest = max(float(number.bound) for numbers in (right, *right_state.values()) for number in numbers)
-    assert largest < 2000 * np.finfo(dtype).eps
+    assert largest < 2000 * float(jnp.finfo(dtype).eps)
 
 
 def test_the_oracle_flushes_as_the_processor_does():
     """Tiny is judged after rounding to full precision: (1 - 2^-24) * 2^-126 is flushed, though gradual underflow would round it up."""
-    number = oracle.rounded("float32")
-    least = number(float(np.finfo("float32").tiny))
+    number = lambda x: oracle.Rounded(x, oracle.FLOAT32)  # noqa: E731
+    least = number(2.0**-126)
     assert (least * number(1 - 2.0**-24)).value == 0
     assert (least * number(0.5)).value == 0
     assert ((least * number(2.0)) * number(0.5)).value == least.value
     negative = -(least * number(0.5))
     assert str(negative.value) == "-0.0"
+
+
+def test_the_oracle_keeps_the_subnormals_of_float16():
+    number = lambda x: oracle.Rounded(x, oracle.FORMATS["float16"])  # noqa: E731
+    assert float((number(2.0**-14) * 0.5).value) == 2.0**-15
+    assert float((number(2.0**-24) * 0.75).value) == 2.0**-24
+    assert float((number(2.0**-24) * 0.5).value) == 0
+    assert float((number(60000.0) * 2.0).value) == float("inf")

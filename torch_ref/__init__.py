@@ -1,9 +1,11 @@
 """torch.optim's optimizers with each operation rounded once, bit-equal to their twins in `jaxopt_impl`."""
 
 from .adagrad import AdaGrad
+from .adam import Adam, AdamW
 from .momentum import Momentum
+from .rmsprop import RMSprop
 from .sgd import SGD
 
-OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adagrad": AdaGrad}
+OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adagrad": AdaGrad, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
 
-__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Momentum"]
+__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "RMSprop"]

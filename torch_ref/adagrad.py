@@ -24,6 +24,11 @@ class Hyper(NamedTuple):
     eps_in_sqrt: bool
     maximize: bool
     t: nx.Number = 1  # set by the shell
+    lr_t: nx.Number = 0.0  # ηₜ, set by at_step
+
+
+def at_step(h):
+    return h._replace(lr_t=h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr)
 
 
 def step(g, p, s, h):
@@ -31,10 +36,9 @@ def step(g, p, s, h):
         g = -g
     if h.weight_decay:
         g = g + h.weight_decay * p
-    lr = h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr
     sum = s.sum + g * g
     root = nx.sqrt(sum + h.eps) if h.eps_in_sqrt else nx.sqrt(sum) + h.eps
-    u = -(lr * g / root)
+    u = -(h.lr_t * g / root)
     return u, State(sum)
 
 
@@ -43,10 +47,11 @@ class AdaGrad(RoundedOnce):
 
     Args: as torch.optim.Adagrad, and `eps_in_sqrt`: True puts ε inside the root, False outside as torch.optim.Adagrad does. `lr` is a float
         or a one-element tensor. `foreach` and `fused` have no effect, `differentiable=True` is refused.
-    State: `step` [] and `sum` [*p] in the parameter's dtype, both from construction on, as in torch.optim.
-    Dtypes: float32, float64.
+    State: `step` [] and `sum` [*p] in the parameter's dtype or the accumulator's, both from construction on, as in torch.optim.
+    Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
+        float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.adagrad` in float32 and float64; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.adagrad` in all four dtypes; run on CPU, not yet on CUDA.
     Differs from: torch.optim.Adagrad (`eps=1e-10`, outside the root; FMAs). A group that comes from a checkpoint without the key
         `eps_in_sqrt` gets False, which is what the stock class means; checkpoints are exchanged both ways.
     Example:
@@ -57,7 +62,7 @@ class AdaGrad(RoundedOnce):
         tensor([0.5000])
     """
 
-    who, rule, Hyper, State = "adagrad", step, Hyper, State
+    who, rule, at_step, Hyper, State = "adagrad", step, at_step, Hyper, State
     added: ClassVar = {"eps_in_sqrt": False}
 
     def __init__(
@@ -74,9 +79,11 @@ class AdaGrad(RoundedOnce):
         maximize=False,
         differentiable=False,
         fused=None,
+        accumulator_dtype=None,
     ):
         super().__init__(
             params,
+            accumulator_dtype,
             lr=lr,
             lr_decay=lr_decay,
             eps=eps,

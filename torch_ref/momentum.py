@@ -37,10 +37,11 @@ class Momentum(RoundedOnce):
 
     Args: `params` and `lr` as in torch.optim, `momentum` μ, `weight_decay` (the L2 form), `maximize`. `foreach` and `fused` have no effect,
         `differentiable=True` is refused.
-    State: `momentum_buffer` [*p], the velocity, in the parameter's dtype.
-    Dtypes: float32, float64.
+    State: `momentum_buffer` [*p], the velocity, in the parameter's dtype or the accumulator's.
+    Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
+        float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.momentum` in float32 and float64; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.momentum` in all four dtypes; run on CPU, not yet on CUDA.
     Differs from: torch.optim.SGD(momentum=μ), whose buffer is −v/η; torch.optim has no velocity form, so no checkpoint to exchange.
     Example:
         >>> import torch
@@ -64,9 +65,11 @@ class Momentum(RoundedOnce):
         foreach=None,
         differentiable=False,
         fused=None,
+        accumulator_dtype=None,
     ):
         super().__init__(
             params,
+            accumulator_dtype,
             lr=lr,
             momentum=momentum,
             weight_decay=weight_decay,

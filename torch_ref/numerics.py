@@ -2,69 +2,128 @@
 
 Left out, since they round otherwise: `alpha=`, `addcmul`, `addcdiv`, `lerp` (FMAs on AVX2), `torch.sqrt` on CPU (MKL's, not
 correctly rounded), and division by a Python number on CUDA (may become a product with its reciprocal).
+
+bfloat16 and float16 are computed in float32 and rounded after each operation. Spelled out: eager torch would multiply such a tensor by a
+Python number that way, but add one only after rounding the number itself.
 """
 
 from __future__ import annotations
 
+import math
 import numbers
 
 import numpy as np
 import torch
 from torch import Tensor
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+HALVES = ("bfloat16", "float16")
 
 Count = Tensor | None
 Number = float  # a hyper-parameter
 
 
 class Exact:
-    """A tensor on which + - * / round once, to its dtype; Python numbers are rounded to that dtype first."""
+    """A tensor on which + - * / round once, to its dtype; Python numbers are rounded to the dtype of the computation first."""
 
-    __slots__ = ("x",)
+    __slots__ = ("dtype", "x")
 
-    def __init__(self, x: Tensor):
-        self.x = x
+    def __init__(self, x: Tensor, dtype: str | None = None):
+        self.x, self.dtype = x, dtype or dtype_name(x.dtype)
 
-    def _of(self, other) -> Tensor | float:
-        return other.x if isinstance(other, Exact) else other
+    def then(self, x: Tensor) -> Exact:
+        """The result of an operation on this, rounded to this dtype."""
+        return Exact(x.to(getattr(torch, self.dtype)).to(x.dtype), self.dtype)
 
     def __add__(self, other):
-        return Exact(self.x + self._of(other))
+        return self.then(self.x + _operand(other))
 
     def __sub__(self, other):
-        return Exact(self.x - self._of(other))
+        return self.then(self.x - _operand(other))
 
     def __mul__(self, other):
-        return Exact(self.x * self._of(other))
+        return self.then(self.x * _operand(other))
 
     def __truediv__(self, other):
-        return Exact(self.x / torch.as_tensor(self._of(other), dtype=self.x.dtype, device=self.x.device))
+        return self.then(self.x / torch.as_tensor(_operand(other), dtype=self.x.dtype, device=self.x.device))
 
     def __neg__(self):
-        return Exact(-self.x)
+        return Exact(-self.x, self.dtype)
 
     def __rsub__(self, other):
-        return Exact(other - self.x)
+        return self.then(other - self.x)
 
     def __rtruediv__(self, other):
-        return Exact(torch.full_like(self.x, other)) / self
+        return self.then(torch.full_like(self.x, other) / self.x)
 
     __radd__, __rmul__ = __add__, __mul__
 
 
-def sqrt(a: Exact) -> Exact:
-    """Correctly rounded on every device: NumPy's on CPU, elsewhere through float64 (which is enough for float32)."""
+def _operand(other) -> Tensor | float:
+    return other.x if isinstance(other, Exact) else other
+
+
+def sqrt(a):
+    """Correctly rounded on every device: NumPy's on CPU, elsewhere through float64 (enough for float32); of a Python number too."""
+    if not isinstance(a, Exact):
+        return math.sqrt(a)
     if a.x.device.type != "cpu":
-        return Exact(a.x.double().sqrt().to(a.x.dtype))
+        return a.then(a.x.double().sqrt().to(a.x.dtype))
     root = torch.empty_like(a.x)
     with np.errstate(invalid="ignore"):
         np.sqrt(a.x.numpy(), out=root.numpy())
-    return Exact(root)
+    return a.then(root)
 
 
 def where(condition: bool, a: Exact, b: Exact) -> Exact:
     return a if condition else b
+
+
+def maximum(a: Exact, b: Exact) -> Exact:
+    """The larger one; NaN if one is."""
+    return Exact(torch.maximum(a.x, b.x), a.dtype)
+
+
+def power(base: float, t: float) -> float:
+    """base**t by binary powering in float64, least significant bit first: the same bits everywhere, which `pow` does not promise.
+
+    t is a whole number from 0 to 2^31 - 1.
+    """
+    result, t = 1.0, int(t)
+    while t:
+        if t & 1:
+            result = result * base
+        base, t = base * base, t >> 1
+    return result
+
+
+def state_dtype(leaf_dtype: str, accumulator: str | None) -> str:
+    """The dtype of a leaf's state: its own, or the accumulator's for halves."""
+    return accumulator if accumulator and leaf_dtype in HALVES else leaf_dtype
+
+
+def dtype_name(dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def rounded_to(number: float, dtype: str) -> float:
+    """A Python number as a leaf's dtype has it."""
+    return float(torch.tensor(number, dtype=getattr(torch, dtype)))
+
+
+def leaf(tensor: Tensor, dtype: str) -> Exact:
+    """A tensor as kernels take it, in its own dtype, or in a wider one for halves."""
+    return Exact(tensor.float(), dtype) if dtype_name(tensor.dtype) in HALVES else Exact(tensor)
+
+
+def array(a: Exact) -> Tensor:
+    """The tensor of a leaf, in its dtype."""
+    return a.x.to(getattr(torch, a.dtype))
+
+
+def result(a: Exact, dtype: str) -> Tensor:
+    """The tensor of a finished update, rounded to the parameter's dtype."""
+    return a.x.to(getattr(torch, dtype))
 
 
 def known(value) -> float:

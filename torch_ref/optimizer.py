@@ -25,13 +25,15 @@ class RoundedOnce(torch.optim.Optimizer):
     rule: ClassVar[Callable]  # the kernel
     Hyper: ClassVar[Any]  # fields that a group has are read from it; `t` and `first` are set here
     State: ClassVar[Any]  # fields are the keys of a parameter's state
+    at_step: ClassVar[Callable] = staticmethod(lambda h: h)  # what a step makes of the hyper-parameters, in float64
     counts: ClassVar[bool] = True  # whether the state keeps `step`; torch.optim.SGD's does not
     added: ClassVar[dict[str, Any]] = {}  # keys that torch.optim's group lacks, with what their absence means
 
-    def __init__(self, params, **defaults):
+    def __init__(self, params, accumulator_dtype=None, **defaults):
         for argument in ("differentiable", "capturable"):
             if defaults.get(argument):
                 raise ValueError(f"{self.who}: {argument}=True is not supported: each operation here is eager and rounds once.")
+        self.accumulator_dtype = checks.accumulator(self.who, accumulator_dtype)
         super().__init__(params, defaults)
 
     def start(self, group: dict) -> dict[str, float | None]:
@@ -42,22 +44,40 @@ class RoundedOnce(torch.optim.Optimizer):
         """Raise where a group's hyper-parameter is out of range."""
         raise NotImplementedError
 
+    def hyper(self, group: dict) -> dict[str, Any]:
+        """The fields of `Hyper` that a group determines."""
+        return {field: group[field] for field in self.Hyper._fields if field in group}
+
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
         try:
             group = self.param_groups[-1]
             self.check(group)
             for path, p in self._named(group):
-                checks.floating(self.who, path, _name(p.dtype))
+                checks.floating(self.who, path, nx.dtype_name(p.dtype))
+                checks.eps_survives(self.who, path, self._state_dtype(p), group.get("eps"))
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "accumulator_dtype": self.accumulator_dtype}
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
             for key, value in {**self.defaults, **self.added}.items():
                 group.setdefault(key, value)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As torch.optim's; it casts the state to the parameters' dtypes, and so the accumulators of halves are taken once more."""
+        super().load_state_dict(state_dict)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for i, p in zip(ids, parameters, strict=True):
+            for field, value in state_dict["state"].get(i, {}).items():
+                if isinstance(value, Tensor) and field != "step":
+                    self.state[p][field] = value.to(p.device, getattr(torch, self._state_dtype(p)), copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -74,8 +94,8 @@ class RoundedOnce(torch.optim.Optimizer):
 
     def _step_parameter(self, path: str, p: Tensor, g: Tensor, group: dict) -> None:
         checks.dense(self.who, path, str(g.layout).removeprefix("torch."))
-        checks.floating(self.who, path, _name(g.dtype))
-        state = self.state[p]
+        checks.floating(self.who, path, nx.dtype_name(g.dtype))
+        state, dtype = self.state[p], self._state_dtype(p)
         first = all(value is None for value in state.values())
         if first:
             self._start(p, group)
@@ -83,25 +103,30 @@ class RoundedOnce(torch.optim.Optimizer):
         kept = {field: state.get(field) for field, value in start.items() if value is not None}
         for field, tensor in kept.items():
             checks.present(self.who, path, field, tensor is not None)
-            checks.alike(self.who, path, field, tensor.shape, _name(tensor.dtype), g.shape, _name(g.dtype))
+            checks.alike(self.who, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, dtype)
 
         if self.counts:
             state["step"] += 1
         at_t = {"t": float(state["step"]) if self.counts else None, "first": first}
-        h = self.Hyper(**{field: _number(at_t[field] if field in at_t else group[field]) for field in self.Hyper._fields})
-        s = self.State(**(dict.fromkeys(start) | {field: nx.Exact(tensor) for field, tensor in kept.items()}))
-        u, s = type(self).rule(nx.Exact(g), nx.Exact(p), s, h)
+        fields = {**self.hyper(group), **{field: value for field, value in at_t.items() if field in self.Hyper._fields}}
+        h = type(self).at_step(self.Hyper(**{field: _number(value) for field, value in fields.items()}))
+        s = self.State(**(dict.fromkeys(start) | {field: nx.leaf(tensor, dtype) for field, tensor in kept.items()}))
+        u, s = type(self).rule(nx.leaf(g, dtype), nx.leaf(p, dtype), s, h)
         for field, tensor in kept.items():
-            tensor.copy_(getattr(s, field).x)
-        p.add_(u.x)
+            tensor.copy_(nx.array(getattr(s, field)))
+        p.add_(nx.result(u, nx.dtype_name(p.dtype)))
 
     def _start(self, p: Tensor, group: dict) -> None:
         """Give a parameter the state before its first step."""
         if self.counts:
             self.state[p]["step"] = torch.zeros((), dtype=_step_dtype())
+        dtype = getattr(torch, self._state_dtype(p))
         for field, value in self.start(group).items():
             if value is not None:
-                self.state[p][field] = torch.full_like(p, value, memory_format=torch.preserve_format)
+                self.state[p][field] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
+
+    def _state_dtype(self, p: Tensor) -> str:
+        return nx.state_dtype(nx.dtype_name(p.dtype), self.accumulator_dtype)
 
     def _named(self, group: dict) -> Iterator[tuple[str, Tensor]]:
         """A group's parameters with their names, or their indices in the `state_dict`."""
@@ -112,10 +137,6 @@ class RoundedOnce(torch.optim.Optimizer):
             index += len(other["params"])
         for i, p in enumerate(group["params"]):
             yield f"params[{group['param_names'][i]!r}]" if "param_names" in group else f"params[{index + i}]", p
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _number(value):

@@ -42,10 +42,12 @@ class SGD(RoundedOnce):
     """torch.optim.SGD with each operation rounded once; the recurrence and its arguments are those of `jaxopt_impl.sgd`.
 
     Args: as torch.optim.SGD; `lr` a float or a one-element tensor. `foreach` and `fused` have no effect, `differentiable=True` is refused.
-    State: `momentum_buffer` [*p] in the parameter's dtype, where momentum is not 0; absent or None means before the first step.
-    Dtypes: float32, float64.
+    State: `momentum_buffer` [*p] in the parameter's dtype or the accumulator's, where momentum is not 0; absent or None means before the
+        first step.
+    Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
+        float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.sgd` in float32 and float64; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.sgd` in all four dtypes; run on CPU, not yet on CUDA.
     Differs from: torch.optim.SGD, which contracts to FMAs on AVX2; checkpoints are exchanged both ways.
     Example:
         >>> import torch
@@ -71,9 +73,11 @@ class SGD(RoundedOnce):
         foreach=None,
         differentiable=False,
         fused=None,
+        accumulator_dtype=None,
     ):
         super().__init__(
             params,
+            accumulator_dtype,
             lr=lr,
             momentum=momentum,
             dampening=dampening,

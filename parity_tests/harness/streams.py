@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -16,8 +17,8 @@ def _normal(rng, step, shape, dtype):
 
 
 def _wide(rng, step, shape, dtype):
-    """Magnitudes from 1e-12 to 1e4, all in one leaf."""
-    return np.ldexp(_normal(rng, step, shape, dtype), rng.integers(-40, 14, shape, np.int32))
+    """Magnitudes from 1e-12 to 1e4, all in one leaf (from 0 on in float16)."""
+    return np.ldexp(rng.standard_normal(shape, np.float32), rng.integers(-40, 14, shape, np.int32)).astype(dtype)
 
 
 def _zeros(rng, step, shape, dtype):
@@ -38,15 +39,16 @@ def _alternating(rng, step, shape, dtype):
 
 def _subnormal(rng, step, shape, dtype):
     """Subnormals and the smallest normal numbers, put together as bits, so that no arithmetic can flush them on the way."""
-    unsigned, nmant = np.dtype(f"u{np.dtype(dtype).itemsize}"), np.finfo(dtype).nmant
+    unsigned, nmant = np.dtype(f"u{np.dtype(dtype).itemsize}"), jnp.finfo(dtype).nmant
     sign, exponent, mantissa = (rng.integers(0, n, shape, np.uint64) for n in (2, 4, 2**nmant))
-    return (sign << (8 * unsigned.itemsize - 1) | exponent << nmant | mantissa).astype(unsigned).view(dtype)
+    return np.asarray(sign << (8 * unsigned.itemsize - 1) | exponent << nmant | mantissa).astype(unsigned).view(dtype)
 
 
 def _huge(rng, step, shape, dtype):
     """Up to the largest finite number: squares and sums overflow."""
-    maxexp = np.finfo(dtype).maxexp
-    return np.ldexp(_normal(rng, step, shape, dtype) / 8, rng.integers(maxexp // 2 - 8, maxexp, shape, np.int32))
+    maxexp = jnp.finfo(dtype).maxexp
+    magnitude = np.ldexp(rng.standard_normal(shape), rng.integers(maxexp // 2 - 3, maxexp - 3, shape, np.int32))
+    return magnitude.astype(dtype)
 
 
 def _among(special: float):

@@ -15,6 +15,8 @@ import optax
 import jaxopt_impl
 
 TORCH_NAMES = {"learning_rate": "lr"}
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+HALVES = DTYPES[2:]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,20 @@ def _optax_adagrad(
     return _around(optax.adagrad(rate, initial_accumulator_value, eps), weight_decay=weight_decay, maximize=maximize)
 
 
+def _optax_rmsprop(learning_rate, alpha=0.99, eps=1e-8, momentum=0.0, centered=False, **around):
+    return _around(optax.rmsprop(learning_rate, alpha, eps, eps_in_sqrt=False, centered=centered, momentum=momentum or None), **around)
+
+
+def _optax_adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8, amsgrad=False, **around):
+    return _around((optax.amsgrad if amsgrad else optax.adam)(learning_rate, b1, b2, eps), **around)
+
+
+def _optax_adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-2, amsgrad=False, maximize=False):
+    rule = optax.scale_by_amsgrad if amsgrad else optax.scale_by_adam
+    tx = optax.chain(rule(b1, b2, eps), optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(learning_rate))
+    return _around(tx, maximize=maximize)
+
+
 OPTIMIZERS = {
     "sgd": Optimizer(
         learning_rate=0.3,
@@ -68,6 +84,7 @@ OPTIMIZERS = {
             "maximize": {"maximize": True},
             "nesterov, all": {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3, "maximize": True},
             "all": {"momentum": 0.9, "dampening": 0.1, "weight_decay": 1e-3, "maximize": True},
+            "accumulator": {"momentum": 0.9, "dampening": 0.1, "weight_decay": 1e-3, "accumulator_dtype": "float32"},
         },
         stock_torch="SGD",
         stock_optax=_optax_sgd,
@@ -80,6 +97,7 @@ OPTIMIZERS = {
             "heavy": {"momentum": 0.99},
             "weight_decay": {"weight_decay": 1e-2},
             "all": {"momentum": 0.8, "weight_decay": 1e-3, "maximize": True},
+            "accumulator": {"weight_decay": 1e-3, "accumulator_dtype": "float32"},
         },
         stock_torch="SGD",
         torch_arguments={"momentum": 0.9},
@@ -104,11 +122,59 @@ OPTIMIZERS = {
                 "eps_in_sqrt": False,
                 "maximize": True,
             },
+            "accumulator": {"lr_decay": 1e-3, "weight_decay": 1e-3, "accumulator_dtype": "float32"},
         },
         stock_torch="Adagrad",
         torch_arguments={"eps": 1e-5},
         stock_optax=_optax_adagrad,
         nearest="torch.optim.Adagrad has eps outside the root only, optax.adagrad inside only",
+    ),
+    "rmsprop": Optimizer(
+        learning_rate=0.003,
+        rows={
+            "default": {},
+            "momentum": {"momentum": 0.9},
+            "centered": {"centered": True, "eps": 1e-3},
+            "weight_decay": {"weight_decay": 1e-2},
+            "maximize": {"maximize": True},
+            "alpha, eps": {"alpha": 0.9, "eps": 1e-4},
+            "centered, momentum": {"centered": True, "momentum": 0.8, "eps": 1e-3},
+            "all": {"alpha": 0.95, "eps": 1e-3, "weight_decay": 1e-3, "momentum": 0.8, "centered": True, "maximize": True},
+            "accumulator": {"weight_decay": 1e-3, "momentum": 0.8, "accumulator_dtype": "float32"},
+        },
+        stock_torch="RMSprop",
+        stock_optax=_optax_rmsprop,
+        nearest="optax scales the momentum by the learning rate: the same for a constant one",
+    ),
+    "adam": Optimizer(
+        learning_rate=0.003,
+        rows={
+            "default": {},
+            "amsgrad": {"amsgrad": True},
+            "weight_decay": {"weight_decay": 1e-2},
+            "maximize": {"maximize": True},
+            "betas, eps": {"b1": 0.8, "b2": 0.95, "eps": 1e-4},
+            "all": {"b1": 0.8, "b2": 0.99, "eps": 1e-4, "weight_decay": 1e-3, "amsgrad": True, "maximize": True},
+            "accumulator": {"weight_decay": 1e-3, "amsgrad": True, "accumulator_dtype": "float32"},
+        },
+        stock_torch="Adam",
+        stock_optax=_optax_adam,
+        nearest="optax.amsgrad takes the maximum of the corrected moments",
+    ),
+    "adamw": Optimizer(
+        learning_rate=0.003,
+        rows={
+            "default": {},
+            "no decay": {"weight_decay": 0.0},
+            "amsgrad": {"amsgrad": True},
+            "maximize": {"maximize": True},
+            "betas, eps": {"b1": 0.8, "b2": 0.95, "eps": 1e-4},
+            "all": {"b1": 0.8, "b2": 0.99, "eps": 1e-4, "weight_decay": 0.1, "amsgrad": True, "maximize": True},
+            "accumulator": {"weight_decay": 0.1, "amsgrad": True, "accumulator_dtype": "float32"},
+        },
+        stock_torch="AdamW",
+        stock_optax=_optax_adamw,
+        nearest="torch.optim.AdamW shrinks the parameter before the step, optax.adamw adds to the update",
     ),
 }
 
@@ -128,6 +194,11 @@ class Row:
         entry = OPTIMIZERS[self.optimizer]
         return {"learning_rate": entry.learning_rate, **entry.rows[self.label]}
 
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """The dtypes that this row is about: an accumulator's dtype makes a difference to halves only."""
+        return HALVES if "accumulator_dtype" in self.arguments else DTYPES
+
     @functools.cached_property
     def tx(self) -> optax.GradientTransformation:
         """Ours in JAX."""
@@ -142,20 +213,27 @@ class Row:
     @functools.cached_property
     def stock_tx(self) -> optax.GradientTransformation:
         """The nearest optax transform."""
-        return OPTIMIZERS[self.optimizer].stock_optax(**self.arguments)
+        return OPTIMIZERS[self.optimizer].stock_optax(**_without(self.arguments, "accumulator_dtype"))
 
     def stock_torch(self, params, **implementation):
         """The nearest torch.optim optimizer; `implementation` is `foreach=True` or `fused=True`."""
         import torch
 
         entry = OPTIMIZERS[self.optimizer]
-        arguments = {**entry.torch_arguments, **_in_torch(self.arguments)}
-        arguments.pop("eps_in_sqrt", None)
+        arguments = {**entry.torch_arguments, **_without(_in_torch(self.arguments), "eps_in_sqrt", "accumulator_dtype")}
         return getattr(torch.optim, entry.stock_torch)(params, **arguments, **implementation)
 
 
 def _in_torch(arguments):
-    return {TORCH_NAMES.get(name, name): value for name, value in arguments.items()}
+    """torch.optim's names, and its pair of betas."""
+    renamed = {TORCH_NAMES.get(name, name): value for name, value in arguments.items()}
+    if {"b1", "b2"} & renamed.keys():
+        renamed["betas"] = (renamed.pop("b1", 0.9), renamed.pop("b2", 0.999))
+    return renamed
+
+
+def _without(arguments, *names):
+    return {name: value for name, value in arguments.items() if name not in names}
 
 
 ROWS = [Row(name, label) for name, entry in OPTIMIZERS.items() for label in entry.rows]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -23,14 +24,21 @@ class TorchSide:
 
     def params(self) -> list[np.ndarray]:
         """The parameters now (views, which the next step changes)."""
-        return [p.detach().numpy() for p in self._parameters]
+        return [_array(p.detach()) for p in self._parameters]
 
     def state(self) -> dict[str, list[np.ndarray | None]]:
         """Each state field's value for each parameter, or None where it has none."""
         states = [self.optimizer.state.get(p, {}) for p in self._parameters]
         fields = dict.fromkeys(field for state in states for field, value in state.items() if isinstance(value, torch.Tensor))
-        return {field: [None if s.get(field) is None else s[field].numpy() for s in states] for field in fields}
+        return {field: [None if s.get(field) is None else _array(s[field]) for s in states] for field in fields}
 
 
 def _tensor(x: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.array(x))  # a copy: the optimizer may write into its gradient
+    """A copy, since the optimizer may write into its gradient. PyTorch takes bfloat16 from NumPy only as integers."""
+    if x.dtype == jnp.bfloat16:
+        return torch.from_numpy(np.array(x).view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.array(x))
+
+
+def _array(x: torch.Tensor) -> np.ndarray:
+    return x.view(torch.int16).numpy().view(jnp.bfloat16) if x.dtype == torch.bfloat16 else x.numpy()
