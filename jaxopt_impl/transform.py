@@ -24,7 +24,7 @@ def transform(
     step: Callable,
     hyper: Any,
     make_state: Callable[..., Any],
-    start: dict[str, float | jax.Array | None],
+    start: dict[str, Any],
     *,
     at_step: Callable[[Any], Any] = lambda h: h,
     accumulator_dtype: Any = None,
@@ -68,7 +68,7 @@ def transform(
         columns = {field: _column(who, updates, getattr(state, field), field, _state_dtype) for field in kept}
         columns["p"] = _column(who, updates, params if reads_params else None, "parameter", jnp.result_type)
 
-        values = {field: value(state.step) if callable(value) else value for field, value in hyper._asdict().items()}
+        values = {field: jnp.asarray(value(state.step)) if callable(value) else value for field, value in hyper._asdict().items()}
         for field, value in values.items():
             checks.not_half(who, field, getattr(value, "dtype", None))
         t = optax.safe_increment(state.step)

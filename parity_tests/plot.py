@@ -13,10 +13,11 @@ STYLE = {OURS: ("tab:green", "-"), "torch.optim": ("tab:orange", "-"), "optax": 
 
 
 def plot(results: list[Result], path: Path) -> None:
-    """Draw the first row of each optimizer, in the first stream and dtype that `results` has of it (the digits where they are there)."""
+    """Draw the first row and dtype of each optimizer, on the stream on which the stock implementations were measured."""
     chosen: dict[str, Result] = {}
-    for result in sorted(results, key=lambda r: r.trial.stream != "digits"):
-        chosen.setdefault(result.trial.row.optimizer, result)
+    for result in results:
+        if result.trial.with_stock:
+            chosen.setdefault(result.trial.row.optimizer, result)
     figure, axes = plt.subplots(len(chosen), 1, sharex=True, squeeze=False, figsize=(8, 1 + 2.2 * len(chosen)), layout="constrained")
     for axis, (name, result) in zip(axes[:, 0], chosen.items(), strict=True):
         trial = result.trial

@@ -64,7 +64,7 @@ def test_the_zero_carries_a_sign(dtype):
         np.testing.assert_array_equal(np.asarray(f(x)).view(f"u{x.itemsize}"), x.view(f"u{x.itemsize}"))
 
 
-FENCES = {  # how many signed zeros the lowered step holds, and how many would be left without any one kind
+FENCES = {  # how many signed zeros the lowered step of a row holds
     "sgd: default": 1,
     "sgd: momentum": 3,
     "sgd: dampening": 3,
@@ -73,10 +73,12 @@ FENCES = {  # how many signed zeros the lowered step holds, and how many would b
     "sgd: maximize": 1,
     "sgd: nesterov, all": 6,
     "sgd: all": 5,
+    "sgd: accumulator": 5,
     "momentum: default": 2,
     "momentum: heavy": 2,
     "momentum: weight_decay": 4,
     "momentum: all": 4,
+    "momentum: accumulator": 4,
     "adagrad: default": 3,
     "adagrad: outside": 3,
     "adagrad: lr_decay": 3,
@@ -85,6 +87,30 @@ FENCES = {  # how many signed zeros the lowered step holds, and how many would b
     "adagrad: maximize": 3,
     "adagrad: all": 5,
     "adagrad: all, outside": 5,
+    "adagrad: accumulator": 5,
+    "rmsprop: default": 3,
+    "rmsprop: momentum": 5,
+    "rmsprop: centered": 6,
+    "rmsprop: weight_decay": 5,
+    "rmsprop: maximize": 3,
+    "rmsprop: alpha, eps": 3,
+    "rmsprop: centered, momentum": 8,
+    "rmsprop: all": 10,
+    "rmsprop: accumulator": 7,
+    "adam: default": 6,
+    "adam: amsgrad": 6,
+    "adam: weight_decay": 8,
+    "adam: maximize": 6,
+    "adam: betas, eps": 6,
+    "adam: all": 8,
+    "adam: accumulator": 8,
+    "adamw: default": 7,
+    "adamw: no decay": 6,
+    "adamw: amsgrad": 7,
+    "adamw: maximize": 7,
+    "adamw: betas, eps": 7,
+    "adamw: all": 7,
+    "adamw: accumulator": 7,
 }
 
 
@@ -101,6 +127,6 @@ def test_the_lowered_step_holds_its_fences(row):
 
 def test_numerics_is_the_only_file_that_knows():
     """No other file of the package reaches for bits, barriers or lax."""
-    for name in ("sgd", "momentum", "adagrad", "transform", "checks"):
+    for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam", "transform", "checks"):
         names = vars(importlib.import_module(f"{jaxopt_impl.__name__}.{name}"))
         assert "lax" not in names

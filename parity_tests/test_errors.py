@@ -8,7 +8,7 @@ import torch
 import jaxopt_impl
 import torch_ref
 
-from .harness.table import TORCH_NAMES
+from .harness.table import in_torch
 
 NAN = float("nan")
 ARGUMENTS = [
@@ -41,6 +41,22 @@ ARGUMENTS = [
     ("adagrad", {"weight_decay": -0.5}, ValueError, "Invalid weight_decay value: -0.5 (adagrad: weight_decay >= 0)"),
     ("adagrad", {"eps": -1e-8}, ValueError, "Invalid epsilon value: -1e-08 (adagrad: eps >= 0)"),
     ("adagrad", {"eps": NAN}, ValueError, "Invalid epsilon value: nan (adagrad: eps >= 0)"),
+    ("rmsprop", {"alpha": -0.1}, ValueError, "Invalid alpha value: -0.1 (rmsprop: alpha >= 0)"),
+    ("rmsprop", {"eps": NAN}, ValueError, "Invalid epsilon value: nan (rmsprop: eps >= 0)"),
+    ("rmsprop", {"momentum": -1}, ValueError, "Invalid momentum value: -1.0 (rmsprop: momentum >= 0)"),
+    ("rmsprop", {"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1.0 (rmsprop: weight_decay >= 0)"),
+    ("adam", {"learning_rate": NAN}, ValueError, "Invalid learning rate: nan (adam: lr >= 0)"),
+    ("adam", {"b1": 1.0}, ValueError, "Invalid beta parameter at index 0: 1.0 (adam: 0 <= b1 < 1)"),
+    ("adam", {"b2": NAN}, ValueError, "Invalid beta parameter at index 1: nan (adam: 0 <= b2 < 1)"),
+    ("adam", {"eps": -1e-8}, ValueError, "Invalid epsilon value: -1e-08 (adam: eps >= 0)"),
+    ("adamw", {"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1.0 (adamw: weight_decay >= 0)"),
+    ("adamw", {"b2": -0.1}, ValueError, "Invalid beta parameter at index 1: -0.1 (adamw: 0 <= b2 < 1)"),
+    (
+        "adamw",
+        {"accumulator_dtype": "float64"},
+        ValueError,
+        "adamw: accumulator_dtype float64 is not supported; float32 or None is needed.",
+    ),
     (
         "adagrad",
         {"initial_accumulator_value": -0.1},
@@ -56,14 +72,15 @@ def test_arguments(name, arguments, error, message):
     with pytest.raises(error) as ours:
         jaxopt_impl.OPTIMIZERS[name](**arguments)
     with pytest.raises(error) as theirs:
-        torch_ref.OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2))], **{TORCH_NAMES.get(k, k): v for k, v in arguments.items()})
+        torch_ref.OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2))], **in_torch(arguments))
     assert str(ours.value) == str(theirs.value) == message
 
 
 def jax_step(name, params, gradients, change):
     """Init, then one update with a state that `change` made of the right one."""
     tx = jaxopt_impl.OPTIMIZERS[name](0.1, **({"momentum": 0.9} if name == "sgd" else {}))
-    tx.update([jnp.asarray(g) for g in gradients], change(tx.init([jnp.asarray(p) for p in params])))
+    params = [jnp.asarray(p) for p in params]
+    tx.update([jnp.asarray(g) for g in gradients], change(tx.init(params)), params)
 
 
 def torch_step(name, params, gradients, change):
@@ -88,7 +105,7 @@ LEAVES = [  # name, params, gradients, what is done to the state in JAX (of the 
         None,
         None,
         TypeError,
-        "{who}: leaf params[1] has dtype int32; a floating-point dtype (float32, float64) is needed.",
+        "{who}: leaf params[1] has dtype int32; a floating-point dtype (float32, float64, bfloat16, float16) is needed.",
     ),
     (
         "a leaf that the state does not have",
@@ -120,7 +137,7 @@ LEAVES = [  # name, params, gradients, what is done to the state in JAX (of the 
 @pytest.mark.parametrize("name", jaxopt_impl.OPTIMIZERS)
 @pytest.mark.parametrize(("params", "in_jax", "in_torch", "error", "message"), [row[1:] for row in LEAVES], ids=[row[0] for row in LEAVES])
 def test_leaves(name, params, in_jax, in_torch, error, message):
-    field = "sum" if name == "adagrad" else "momentum_buffer"
+    field = {"adagrad": "sum", "rmsprop": "square_avg", "adam": "exp_avg", "adamw": "exp_avg"}.get(name, "momentum_buffer")
 
     def change_jax(state):
         return state._replace(**{field: in_jax(getattr(state, field))}) if in_jax else state

@@ -13,8 +13,21 @@ import torch_ref
 from .harness.bits import differing
 from .harness.table import OPTIMIZERS, ROWS
 
-FULL = [row for row in ROWS if row.label in ("nesterov, all", "all", "all, outside")]
-COUNTERPARTS = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad}
+FULL = [row for row in ROWS if row.label in ("nesterov, all", "all", "all, outside", "accumulator")]
+COUNTERPARTS = {
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+EXTRA = {
+    "sgd": {"momentum": 0.9, "weight_decay": 1e-2},
+    "adagrad": {"eps_in_sqrt": False, "eps": 1e-10, "lr_decay": 1e-2},
+    "rmsprop": {"momentum": 0.9, "centered": True},
+    "adam": {"amsgrad": True, "weight_decay": 1e-2},
+    "adamw": {"amsgrad": True},
+}
 
 
 def model(dtype=torch.float32):
@@ -55,15 +68,15 @@ def test_the_constructor_is_the_counterparts(name):
     ours = inspect.signature(torch_ref.OPTIMIZERS[name]).parameters
     stock = inspect.signature(COUNTERPARTS[name]).parameters
     departures = {"adagrad": {"eps"}}.get(name, set())
-    assert [k for k in ours if k != "eps_in_sqrt"] == list(stock)
+    assert [k for k in ours if k not in ("eps_in_sqrt", "accumulator_dtype")] == list(stock)
     assert all(ours[k].default == stock[k].default and ours[k].kind == stock[k].kind for k in stock if k not in departures)
 
 
 @pytest.mark.parametrize("name", COUNTERPARTS)
 def test_groups_and_state_have_the_counterparts_keys(name):
     ours, theirs = model(), model()
-    extra = {"momentum": 0.9} if name == "sgd" else {}
-    a, b = torch_ref.OPTIMIZERS[name](ours.parameters(), **extra), COUNTERPARTS[name](theirs.parameters(), **extra)
+    a = torch_ref.OPTIMIZERS[name](ours.parameters(), **EXTRA[name])
+    b = COUNTERPARTS[name](theirs.parameters(), **{k: v for k, v in EXTRA[name].items() if k != "eps_in_sqrt"})
     for steps in (0, 2):
         train(ours, a, steps), train(theirs, b, steps)
         assert set(a.param_groups[0]) - set(b.param_groups[0]) <= {"eps_in_sqrt"}
@@ -76,7 +89,7 @@ def test_groups_and_state_have_the_counterparts_keys(name):
 @pytest.mark.parametrize("direction", ["from stock", "to stock"])
 def test_checkpoints_go_both_ways(name, direction):
     """Mid-run, float64: the loaded side goes on as the other would have, within rounding."""
-    extra = {"momentum": 0.9, "weight_decay": 1e-2} if name == "sgd" else {"eps_in_sqrt": False, "eps": 1e-10, "lr_decay": 1e-2}
+    extra = EXTRA[name]
     stock_extra = {k: v for k, v in extra.items() if k != "eps_in_sqrt"}
     makers = [
         lambda p: COUNTERPARTS[name](p, lr=0.1, **stock_extra),

@@ -252,22 +252,24 @@ def unfenced(row, lr):
     """The same kernel on bare arrays, in the same shell."""
     import importlib
 
-    module = importlib.import_module(f"jaxopt_impl.{row.optimizer}")
+    module = importlib.import_module(jaxopt_impl.OPTIMIZERS[row.optimizer].__module__)
     tx = exact(row, lr)
     arguments = {**row.arguments, "learning_rate": lr}
 
     class Bare:
         sqrt, where, maximum = staticmethod(jnp.sqrt), staticmethod(jnp.where), staticmethod(jnp.maximum)
+        power = staticmethod(lambda base, t: base**t)
 
-    step = type(module.step)(module.step.__code__, {**vars(module), "nx": Bare})
+    bare = lambda f: type(f)(f.__code__, {**vars(module), "nx": Bare})  # noqa: E731
+    step, at_step = bare(module.step), bare(module.at_step) if hasattr(module, "at_step") else lambda h: h
     names = {"learning_rate": "lr"}
     given = {names.get(k, k): v for k, v in arguments.items()}
     defaults = {f: row_default(module, row, f) for f in module.Hyper._fields}
 
     def update(g, state, p):
         t = state.step + 1
-        values = {**defaults, **given, "t": t.astype(p.dtype), "first": t == 1}
-        h = module.Hyper(**{field: values[field] for field in module.Hyper._fields})
+        values = {**defaults, **given, "t": t.astype(p.dtype), "first": t == 1, "decoupled_weight_decay": row.optimizer == "adamw"}
+        h = at_step(module.Hyper(**{field: values[field] for field in module.Hyper._fields}))
         u, s = step(g, p, state, h)
         return u, s._replace(step=t)
 

@@ -8,6 +8,8 @@ AMSGrad: max(v₁ … vₜ) in the place of vₜ        AdamW: − η λ θₜ a
 
 from typing import NamedTuple
 
+from torch import Tensor
+
 from . import checks
 from . import numerics as nx
 from .optimizer import RoundedOnce
@@ -81,7 +83,7 @@ class Adam(RoundedOnce):
         lr=1e-3,
         betas=(0.9, 0.999),
         eps=1e-8,
-        weight_decay=0,
+        weight_decay=0.0,
         amsgrad=False,
         *,
         foreach=None,
@@ -109,7 +111,13 @@ class Adam(RoundedOnce):
         )
 
     def check(self, group):
-        b1, b2 = group["betas"]
+        b1, b2 = betas = group["betas"]
+        self._one_element(**{"betas[0]": b1, "betas[1]": b2})
+        if len({isinstance(beta, Tensor) for beta in betas}) > 1 or any(isinstance(beta, int) for beta in betas):
+            raise ValueError(f"betas must be either both floats or both Tensors ({self.who}: got {betas})")
+        for name, value in {"lr": group["lr"], "betas[0]": b1, "betas[1]": b2}.items():
+            if isinstance(value, Tensor) and group["foreach"] and not group["capturable"]:
+                raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True ({self.who})")
         checks.at_least_zero(self.who, lr=group["lr"], eps=group["eps"], weight_decay=group["weight_decay"])
         checks.beta(self.who, 0, "b1", b1)
         checks.beta(self.who, 1, "b2", b2)

@@ -33,7 +33,7 @@ class Exact:
 
     def then(self, x: Tensor) -> Exact:
         """The result of an operation on this, rounded to this dtype."""
-        return Exact(x.to(getattr(torch, self.dtype)).to(x.dtype), self.dtype)
+        return Exact(x.to(getattr(torch, self.dtype)).float() if self.dtype in HALVES else x, self.dtype)
 
     def __add__(self, other):
         return self.then(self.x + _operand(other))

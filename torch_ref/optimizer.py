@@ -34,6 +34,8 @@ class RoundedOnce(torch.optim.Optimizer):
             if defaults.get(argument):
                 raise ValueError(f"{self.who}: {argument}=True is not supported: each operation here is eager and rounds once.")
         self.accumulator_dtype = checks.accumulator(self.who, accumulator_dtype)
+        self._one_element(lr=defaults["lr"])
+        self.check(defaults)
         super().__init__(params, defaults)
 
     def start(self, group: dict) -> dict[str, float | None]:
@@ -95,12 +97,13 @@ class RoundedOnce(torch.optim.Optimizer):
     def _step_parameter(self, path: str, p: Tensor, g: Tensor, group: dict) -> None:
         checks.dense(self.who, path, str(g.layout).removeprefix("torch."))
         checks.floating(self.who, path, nx.dtype_name(g.dtype))
-        state, dtype = self.state[p], self._state_dtype(p)
+        start, dtype = self.start(group), self._state_dtype(p)
+        keeps = self.counts or any(value is not None for value in start.values())
+        state: dict[str, Any] = self.state[p] if keeps else {}
         first = all(value is None for value in state.values())
         if first:
             self._start(p, group)
-        start = self.start(group)
-        kept = {field: state.get(field) for field, value in start.items() if value is not None}
+        kept: dict[str, Any] = {field: state.get(field) for field, value in start.items() if value is not None}
         for field, tensor in kept.items():
             checks.present(self.who, path, field, tensor is not None)
             checks.alike(self.who, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, dtype)
@@ -127,6 +130,11 @@ class RoundedOnce(torch.optim.Optimizer):
 
     def _state_dtype(self, p: Tensor) -> str:
         return nx.state_dtype(nx.dtype_name(p.dtype), self.accumulator_dtype)
+
+    def _one_element(self, **hyper: Any) -> None:
+        for name, value in hyper.items():
+            if isinstance(value, Tensor) and value.numel() != 1:
+                raise ValueError(f"Tensor {name} must be 1-element ({self.who}: got shape {tuple(value.shape)})")
 
     def _named(self, group: dict) -> Iterator[tuple[str, Tensor]]:
         """A group's parameters with their names, or their indices in the `state_dict`."""

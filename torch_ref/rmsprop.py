@@ -35,8 +35,11 @@ def step(g, p, s, h):
     if h.weight_decay:
         g = g + h.weight_decay * p
     v = h.alpha * s.square_avg + (1 - h.alpha) * (g * g)
-    a = h.alpha * s.grad_avg + (1 - h.alpha) * g if h.centered else None
-    avg = nx.sqrt(v - a * a if h.centered else v) + h.eps
+    variance, a = v, None
+    if h.centered:
+        a = h.alpha * s.grad_avg + (1 - h.alpha) * g
+        variance = v - a * a
+    avg = nx.sqrt(variance) + h.eps
     if not h.momentum:
         return -(h.lr * g / avg), State(v, None, a)
     b = h.momentum * s.momentum_buffer + g / avg

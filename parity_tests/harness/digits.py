@@ -7,6 +7,8 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from .torch_side import from_numpy, to_numpy
+
 HIDDEN, BATCH = 32, 64
 
 
@@ -15,7 +17,8 @@ def _data(dtype: str):
     """Images and labels, of training and held out."""
     images, labels = load_digits(return_X_y=True)
     split = train_test_split(images / 16, labels, test_size=0.25, random_state=0, stratify=labels)
-    return [torch.from_numpy(np.asarray(x, kind)) for x, kind in zip(split, [dtype, dtype, np.int64, np.int64], strict=True)]
+    kinds = [getattr(torch, dtype)] * 2 + [torch.int64] * 2
+    return [torch.from_numpy(np.asarray(x)).to(kind) for x, kind in zip(split, kinds, strict=True)]
 
 
 class Digits:
@@ -33,10 +36,7 @@ class Digits:
         rng = np.random.default_rng(seed)
         sizes = [self._train.shape[1], HIDDEN, 10]
         self.params = {
-            name: {
-                "bias": np.zeros(fan_out, dtype),
-                "weight": (rng.standard_normal((fan_out, fan_in)) / np.sqrt(fan_in)).astype(dtype),
-            }
+            name: (rng.standard_normal((fan_out, fan_in)) / np.sqrt(fan_in)).astype(dtype)
             for name, fan_in, fan_out in zip(("hidden", "output"), sizes, sizes[1:], strict=False)
         }
 
@@ -45,17 +45,16 @@ class Digits:
         per_epoch = len(self._train) // BATCH
         epoch, batch = divmod(step - 1, per_epoch)
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._train))[batch * BATCH : (batch + 1) * BATCH]
-        leaves = {n: {k: torch.from_numpy(np.array(v)).requires_grad_() for k, v in layer.items()} for n, layer in params.items()}
+        leaves = {name: from_numpy(weight).requires_grad_() for name, weight in params.items()}
         loss = torch.nn.functional.cross_entropy(_logits(leaves, self._train[order]), self._train_labels[order])
         (self._sign * loss).backward()
-        return {n: {k: np.asarray(v.grad) for k, v in layer.items()} for n, layer in leaves.items()}
+        return {name: to_numpy(torch.as_tensor(weight.grad)) for name, weight in leaves.items()}
 
     def accuracy(self, params) -> float:
         """The share of held-out digits that these parameters get right."""
-        leaves = {n: {k: torch.from_numpy(np.array(v)) for k, v in layer.items()} for n, layer in params.items()}
+        leaves = {name: from_numpy(weight) for name, weight in params.items()}
         return (_logits(leaves, self._test).argmax(1) == self._test_labels).double().mean().item()
 
 
 def _logits(params, images):
-    hidden = torch.tanh(images @ params["hidden"]["weight"].T + params["hidden"]["bias"])
-    return hidden @ params["output"]["weight"].T + params["output"]["bias"]
+    return torch.tanh(images @ params["hidden"].T) @ params["output"].T

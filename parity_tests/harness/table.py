@@ -28,6 +28,8 @@ class Optimizer:
         rows: label -> arguments, the first being the default configuration.
         stock_torch: the name in torch.optim, and what this optimizer's arguments are called or worth there.
         stock_optax: the nearest optax transform with the same arguments.
+        drift_row: the row in which the stock implementations are told to do the same, as nearly as they can be.
+        torch_drifts, optax_drifts: why they end elsewhere all the same, in a line.
         nearest: what the stock implementations cannot be told to do, in words.
     """
 
@@ -35,6 +37,9 @@ class Optimizer:
     rows: dict[str, dict[str, Any]]
     stock_torch: str
     stock_optax: Callable[..., optax.GradientTransformation]
+    drift_row: str
+    torch_drifts: str
+    optax_drifts: str
     torch_arguments: dict[str, Any] = field(default_factory=dict)
     nearest: str = ""
 
@@ -88,6 +93,9 @@ OPTIMIZERS = {
         },
         stock_torch="SGD",
         stock_optax=_optax_sgd,
+        drift_row="nesterov, all",
+        torch_drifts="the decay, μ b + g and θ − η d are `add(alpha=)`: FMAs",
+        optax_drifts="XLA contracts μ b + g and θ − η d to FMAs",
         nearest="optax.sgd has no dampening: its learning rate is scaled instead",
     ),
     "momentum": Optimizer(
@@ -102,6 +110,9 @@ OPTIMIZERS = {
         stock_torch="SGD",
         torch_arguments={"momentum": 0.9},
         stock_optax=functools.partial(_optax_sgd, momentum=0.9),
+        drift_row="all",
+        torch_drifts="keeps b = −v/η, so that η multiplies later; FMAs",
+        optax_drifts="keeps b = −v/η, so that η multiplies later; XLA contracts",
         nearest="the stock forms keep the velocity without the learning rate in it",
     ),
     "adagrad": Optimizer(
@@ -127,6 +138,9 @@ OPTIMIZERS = {
         stock_torch="Adagrad",
         torch_arguments={"eps": 1e-5},
         stock_optax=_optax_adagrad,
+        drift_row="outside",
+        torch_drifts="`addcmul` is an FMA, the root is MKL's",
+        optax_drifts="ε is inside the root, and the division a product with `rsqrt`",
         nearest="torch.optim.Adagrad has eps outside the root only, optax.adagrad inside only",
     ),
     "rmsprop": Optimizer(
@@ -144,6 +158,9 @@ OPTIMIZERS = {
         },
         stock_torch="RMSprop",
         stock_optax=_optax_rmsprop,
+        drift_row="momentum",
+        torch_drifts="`addcmul` is an FMA, the root is MKL's",
+        optax_drifts="μ b is added to η g / √v, not to g / √v; XLA contracts",
         nearest="optax scales the momentum by the learning rate: the same for a constant one",
     ),
     "adam": Optimizer(
@@ -159,6 +176,9 @@ OPTIMIZERS = {
         },
         stock_torch="Adam",
         stock_optax=_optax_adam,
+        drift_row="weight_decay",
+        torch_drifts="`lerp` and `addcmul` are FMAs, the root is MKL's",
+        optax_drifts="each moment is divided by its own correction, in float32; XLA contracts",
         nearest="optax.amsgrad takes the maximum of the corrected moments",
     ),
     "adamw": Optimizer(
@@ -174,12 +194,15 @@ OPTIMIZERS = {
         },
         stock_torch="AdamW",
         stock_optax=_optax_adamw,
+        drift_row="default",
+        torch_drifts="θ is multiplied by 1 − ηλ before the step; `lerp` and `addcmul` are FMAs",
+        optax_drifts="λθ is added before the product with η; corrections in float32; XLA contracts",
         nearest="torch.optim.AdamW shrinks the parameter before the step, optax.adamw adds to the update",
     ),
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Row:
     """One optimizer with one set of hyper-parameters, on both sides and in stock."""
 
@@ -188,6 +211,9 @@ class Row:
 
     def __str__(self) -> str:
         return f"{self.optimizer}: {self.label}"
+
+    def __reduce__(self):
+        return Row, (self.optimizer, self.label)  # without the transforms, which do not travel between processes
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -208,7 +234,7 @@ class Row:
         """Ours in PyTorch, over a list of parameters."""
         import torch_ref
 
-        return torch_ref.OPTIMIZERS[self.optimizer](params, **_in_torch(self.arguments))
+        return torch_ref.OPTIMIZERS[self.optimizer](params, **in_torch(self.arguments))
 
     @functools.cached_property
     def stock_tx(self) -> optax.GradientTransformation:
@@ -220,11 +246,11 @@ class Row:
         import torch
 
         entry = OPTIMIZERS[self.optimizer]
-        arguments = {**entry.torch_arguments, **_without(_in_torch(self.arguments), "eps_in_sqrt", "accumulator_dtype")}
+        arguments = {**entry.torch_arguments, **_without(in_torch(self.arguments), "eps_in_sqrt", "accumulator_dtype")}
         return getattr(torch.optim, entry.stock_torch)(params, **arguments, **implementation)
 
 
-def _in_torch(arguments):
+def in_torch(arguments):
     """torch.optim's names, and its pair of betas."""
     renamed = {TORCH_NAMES.get(name, name): value for name, value in arguments.items()}
     if {"b1", "b2"} & renamed.keys():
