@@ -18,8 +18,12 @@ def plot(results: list[Result], path: Path) -> None:
     for result in results:
         if result.trial.with_stock:
             chosen.setdefault(result.trial.row.optimizer, result)
-    figure, axes = plt.subplots(len(chosen), 1, sharex=True, squeeze=False, figsize=(8, 1 + 2.2 * len(chosen)), layout="constrained")
-    for axis, (name, result) in zip(axes[:, 0], chosen.items(), strict=True):
+    columns = 1 if len(chosen) < 4 else 2
+    rows = -(-len(chosen) // columns)
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(8 * columns, 1 + 2.6 * rows), layout="constrained")
+    for spare in axes.flat[len(chosen) :]:
+        spare.set_visible(False)
+    for axis, (name, result) in zip(axes.flat, chosen.items(), strict=False):
         trial = result.trial
         for other in (*STOCK, OURS):
             report = result.reports[other]
@@ -33,7 +37,8 @@ def plot(results: list[Result], path: Path) -> None:
         axis.set_title(f"{name}, {trial.dtype}, gradients: {trial.stream}", loc="left", fontsize=10)
         axis.legend(fontsize=8, loc="upper center", ncols=3)
         axis.grid(alpha=0.3)
-    axes[-1, 0].set_xlabel("step")
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
     figure.suptitle("Distance from torch_ref when all are fed the same gradients")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
