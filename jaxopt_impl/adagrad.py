@@ -68,7 +68,8 @@ def adagrad(
         eps: ε >= 0, inside the square root (outside, √Gₜ + ε, with `eps_in_sqrt=False`).
         eps_in_sqrt: where ε stands.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
+            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
     Shapes: updates and `sum` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

@@ -82,7 +82,8 @@ def adam(
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form; `adamw` has the other).
         amsgrad: divide by the root of the largest vₜ so far.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
+            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
@@ -123,7 +124,8 @@ def adamw(
         weight_decay: λ >= 0; ηλθ is subtracted from the parameter, ηλ computed in float64.
         amsgrad: divide by the root of the largest vₜ so far.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
+            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

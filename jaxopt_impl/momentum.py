@@ -52,7 +52,8 @@ def momentum(
         momentum: μ >= 0.
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
+            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
     Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

@@ -240,6 +240,8 @@ def known(value) -> float | None:
         return float(value)
     if callable(value):
         return None
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return float(value)
     if isinstance(value, jax.Array) and value.ndim == 0:
         return None if isinstance(value, Tracer) or not value.is_fully_addressable else float(value)
     raise TypeError(f"a number is needed, not {value!r}")

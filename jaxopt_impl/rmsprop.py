@@ -73,7 +73,8 @@ def rmsprop(
         centered: divide by √(vₜ − aₜ²) + ε, with aₜ the running mean of the gradients: by their standard deviation. Where the gradients
             are nearly constant the difference cancels, and may round to less than 0: NaN, as in torch.optim.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once.
+        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
+            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
     Shapes: updates, `square_avg`, `momentum_buffer` and `grad_avg` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

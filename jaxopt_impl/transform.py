@@ -47,8 +47,8 @@ def transform(
     reads_params = not nx.off(getattr(hyper, "weight_decay", 0))
 
     def init(params):
-        for path, leaf in _leaves(params):
-            name = jnp.result_type(leaf).name
+        for path, leaf in tree_flatten_with_path(params)[0]:
+            path, name = f"params{keystr(path)}", jnp.result_type(leaf).name
             checks.floating(who, path, name)
             checks.eps_survives(who, path, nx.state_dtype(name, accumulator), getattr(hyper, "eps", None))
         trees = {
@@ -61,6 +61,7 @@ def transform(
         del extra_args
         if reads_params and params is None:
             raise ValueError(f"{who}: weight_decay needs the parameters; call update(updates, state, params).")
+        updates = jax.tree.map(_array, updates)
         gradients, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
         for path, g in _leaves(updates):
             if g is not None:
@@ -99,12 +100,17 @@ def transform(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _array(leaf):
+    """A leaf with the dtype that this process has for it, x64 or not: NumPy's float64 and Python's floats too."""
+    return jnp.asarray(leaf, jnp.result_type(leaf))
+
+
 def _column(who, updates, tree, what, dtype_of):
     """The leaves of a tree that must look like `updates` (None where there is no gradient), in the order of its leaves."""
     expected, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     if tree is None:
         return [None] * len(expected)
-    leaves, its_treedef = jax.tree.flatten(tree, is_leaf=_is_none)
+    leaves, its_treedef = jax.tree.flatten(jax.tree.map(_array, tree), is_leaf=_is_none)
     if treedef != its_treedef:
         there = dict(_leaves(tree))
         for path, _ in _leaves(updates):

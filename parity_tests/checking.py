@@ -1,6 +1,5 @@
 """The main job: every optimizer, row and stream through both packages, and how far the stock implementations are from them."""
 
-import contextlib
 import itertools
 import warnings
 from collections.abc import Iterator
@@ -134,8 +133,7 @@ def _run(trial: Trial) -> Result:
         after_step=lambda step, params: last.update(params=params),
     )
     if digits:
-        with contextlib.suppress(KeyError):
-            result.accuracy = digits.accuracy(jax.tree.unflatten(jax.tree.structure(params), last["params"]))
+        result.accuracy = digits.accuracy(jax.tree.unflatten(jax.tree.structure(params), last["params"]))
     return result
 
 

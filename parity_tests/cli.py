@@ -46,11 +46,7 @@ def check(
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the distances over the steps.")] = None,
 ) -> None:
     """Walk each optimizer through both packages on the same gradients and compare every bit. Exit 0 only if nothing differs."""
-    _need("torch", "sklearn")
-    for file in (json_file, plot):
-        _writable(file)
-    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
-        _fail(f"--plot {plot}: a file name that ends in .png, .svg or .pdf is needed.")
+    _need("torch", "sklearn", *(["matplotlib"] if plot else []))
     chosen = checking.trials(
         _one_of("optimizer", names, OPTIMIZERS),
         _one_of("stream", stream, checking.STREAM_NAMES),
@@ -58,6 +54,12 @@ def check(
         steps,
         seed,
     )
+    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
+        _fail(f"--plot {plot}: a file name that ends in .png, .svg or .pdf is needed.")
+    for file in (json_file, plot):
+        _writable(file)
+    if not chosen:
+        _fail("nothing to do: no row of these optimizers has these dtypes.")
     results: list[checking.Result] = []
     with _progress() as progress:
         task = progress.add_task("", total=len(chosen))
@@ -120,6 +122,9 @@ def golden_(
         _writable(file)
     expected = _read_golden(file) if action == "check" else {"configuration": golden.CONFIGURATION}
     configuration = expected["configuration"]
+    if action == "check" and expected["flushes"] != golden.jax_flushes():
+        configuration = golden.without_subnormals(expected)
+        console.print("This backend treats subnormals otherwise than the file's: the stream of subnormals is left out.")
     with _progress() as progress:
         task = progress.add_task("", total=len(list(golden.keys(configuration))))
         got = golden.write(side, configuration, lambda: progress.update(task, advance=1))
@@ -155,11 +160,10 @@ def drift_(
 def _read_golden(file: Path) -> dict:
     try:
         document = json.loads(file.read_text())
-        if document["configuration"].keys() == golden.CONFIGURATION.keys() and {"streams", "hashes"} <= document.keys():
-            return document
+        golden.validate(document)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        _fail(f"{file} cannot be read as a golden file: {error}")
-    _fail(f"{file} is not a golden file: configuration, streams and hashes are needed.")
+        _fail(f"{file} cannot be read as a golden file: {' '.join(str(error).split())}")
+    return document
 
 
 def _show(results: list[checking.Result]) -> None:
@@ -212,7 +216,7 @@ def _one_of(what: str, given: list[str] | None, known: Iterable[str]) -> list[st
     for name in given or []:
         if name not in known:
             _fail(f"unknown {what} {name!r}; one of {', '.join(known)} is needed.")
-    return given or known
+    return list(dict.fromkeys(given or known))
 
 
 def _writable(file: Path | None) -> None:

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
+import numpy as np
+import optax
 
 from .doctor import machine
+from .harness.bits import ulp_distance
 from .harness.report import Report
 from .harness.streams import gradients, parameters
 from .harness.table import DTYPES, OPTIMIZERS, Row
@@ -59,6 +62,52 @@ def _exists(row: Row, flavour: dict[str, bool]) -> bool:
     return True
 
 
+def schedulers(steps: int) -> list[tuple[str, str, int, int]]:
+    """optax schedule, torch.optim.lr_scheduler, steps at which the float32 learning rates differ, largest distance in ulp."""
+    import torch
+    from torch.optim import lr_scheduler
+
+    lr, warm = 0.01, max(1, steps // 10)
+
+    def after_warm_up(optimizer):
+        parts = [lr_scheduler.LinearLR(optimizer, 0.01, 1.0, warm), lr_scheduler.CosineAnnealingLR(optimizer, steps - warm)]
+        return lr_scheduler.SequentialLR(optimizer, parts, [warm])
+
+    pairs = [
+        ("constant_schedule", "ConstantLR", optax.constant_schedule(lr), lambda o: lr_scheduler.ConstantLR(o, 1.0)),
+        (
+            "exponential_decay, staircase",
+            "StepLR",
+            optax.exponential_decay(lr, warm, 0.7, staircase=True),
+            lambda o: lr_scheduler.StepLR(o, warm, 0.7),
+        ),
+        (
+            "cosine_decay_schedule",
+            "CosineAnnealingLR",
+            optax.cosine_decay_schedule(lr, steps),
+            lambda o: lr_scheduler.CosineAnnealingLR(o, steps),
+        ),
+        (
+            "warmup_cosine_decay_schedule",
+            "LinearLR, then CosineAnnealingLR",
+            optax.warmup_cosine_decay_schedule(0.01 * lr, lr, warm, steps),
+            after_warm_up,
+        ),
+    ]
+    rows = []
+    for ours, theirs, schedule, make in pairs:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr)
+        scheduler, there = make(optimizer), []
+        for _ in range(steps):
+            there.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        here = np.array([jax.jit(schedule)(t) for t in range(steps)], np.float32)
+        ulp = ulp_distance(here, np.array(there, np.float32))
+        rows.append((ours, theirs, int((ulp > 0).sum()), int(ulp.max())))
+    return rows
+
+
 def page(drifts: list[Drift], steps: int) -> str:
     """The Markdown page."""
     lines = [
@@ -84,6 +133,16 @@ def page(drifts: list[Drift], steps: int) -> str:
         "torch's fused kernels contract otherwise than its for-loop, and otherwise in the last elements of a tensor than in the rest;",
         "in torch 2.13 fused SGD leaves parts of half tensors as they were (pytorch#191763). In the half types, torch.optim and optax",
         "round where a tensor is stored, the contract after each operation.",
+        "",
+        "## Learning rates",
+        "",
+        "`torch_ref.ScheduleLR(optimizer, jax.jit(schedule))` has the bits of the schedule. The nearest in torch, over as many steps:",
+        "",
+        "| optax | torch.optim.lr_scheduler | steps that differ in float32 | largest distance |",
+        "|---|---|---|---|",
+        *(f"| {ours} | {theirs} | {differ} of {steps:,} | {ulp:.1g} ulp |" for ours, theirs, differ, ulp in schedulers(steps)),
+        "",
+        "torch computes most of these by recurrence from the last learning rate, in float64; optax from the count, in float32.",
         "",
     ]
     return "\n".join(lines)

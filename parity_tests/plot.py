@@ -40,8 +40,7 @@ def plot(results: list[Result], path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("step")
     figure.suptitle("Distance from torch_ref when all are fed the same gradients")
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format=path.suffix.lstrip(".") or "png")
+    figure.savefig(temporary, dpi=120, format=path.suffix.lstrip("."))
     temporary.replace(path)
     plt.close(figure)

@@ -25,23 +25,24 @@ def test_the_fence_holds(canary, dtype):
         assert (plain > 0) == (VERSION in canary.rewritten_by), "XLA has changed its mind: canaries.py wants to be told"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("canary", [canary for canary in canaries.CANARIES if canary.halves], ids=lambda c: c.name)
+def test_halves_round_after_each_operation(canary, dtype):
+    _, fenced = canaries.plain_and_fenced(canary, dtype)
+    assert fenced == 0
+
+
 @pytest.mark.parametrize("canary", canaries.TORCH, ids=lambda c: c.name)
 def test_torch_operations(canary, dtype):
+    """What torch_ref uses rounds once; of what it avoids, the canary knows what it does where FMA and MKL are."""
+    import torch
+
     differ = canaries.torch_differing(canary, dtype)
     print(f"{canary.name}: {differ:.2%} differ")
     if canary.used:
         assert differ == 0
-
-
-def test_torch_operations_that_are_avoided_for_a_reason():
-    """Where FMA and MKL are: each of them goes wrong here, in float32."""
-    import torch
-
-    if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
-        assert canaries.torch_differing(canaries.TORCH[0]) > 0
-    if torch.backends.mkl.is_available():
-        (root,) = [canary for canary in canaries.TORCH if canary.name == "torch.sqrt(c)"]
-        assert canaries.torch_differing(root) > 0
+    elif torch.backends.cpu.get_cpu_capability() != "DEFAULT" and torch.backends.mkl.is_available():
+        assert (differ > 0) == canary.rounds_otherwise
 
 
 def test_scalars_keep_float64_until_they_meet_a_leaf(dtype):

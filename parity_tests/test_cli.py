@@ -18,6 +18,8 @@ from jaxopt_impl import numerics as nx
 from . import cli
 from .harness import golden
 
+GOLDEN = Path(__file__).parent / "golden.json"
+
 
 def optparity(monkeypatch, capsys, *arguments):
     """Run the command here: exit status, standard output, standard error."""
@@ -113,8 +115,42 @@ def test_bad_arguments_are_one_line_and_exit_2(monkeypatch, capsys, arguments, m
     assert err.count("\n") == 1
 
 
+def test_an_option_that_is_repeated_counts_once(monkeypatch, capsys):
+    arguments = (
+        "check",
+        "sgd",
+        "--jobs",
+        1,
+        "--stream",
+        "normal",
+        "--stream",
+        "normal",
+        "--dtype",
+        "float32",
+        "--dtype",
+        "float32",
+        "--steps",
+        2,
+    )
+    status, out, _ = optparity(monkeypatch, capsys, *arguments)
+    assert status == 0
+    assert "8 trials, no difference" in out
+
+
+def test_nothing_is_made_for_a_command_that_is_refused(monkeypatch, capsys, tmp_path):
+    assert optparity(monkeypatch, capsys, "check", "adamm", "--json", tmp_path / "new" / "file.json")[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_broken_golden_file(monkeypatch, capsys, tmp_path):
-    for text in ("", "[]", "{}", '{"configuration": {}, "streams": {}, "hashes": {}}'):
+    whole = json.loads(GOLDEN.read_text())
+    broken = [
+        {**whole, "hashes": []},
+        {**whole, "configuration": {**whole["configuration"], "streams": ["nope"]}},
+        {**whole, "configuration": {**whole["configuration"], "steps": "many"}},
+        {**whole, "configuration": {**whole["configuration"], "every": 0}},
+    ]
+    for text in ("", "[]", "{}", '{"configuration": {}, "streams": {}, "hashes": {}}', *map(json.dumps, broken)):
         (tmp_path / "golden.json").write_text(text)
         status, _, err = optparity(monkeypatch, capsys, "golden", "check", tmp_path / "golden.json")
         assert status == 2
@@ -135,9 +171,6 @@ def test_doctor_sees_a_broken_fence(monkeypatch, capsys):
     status, out, _ = optparity(monkeypatch, capsys, "doctor", "--elements", 65536)
     assert status == 1
     assert "THE FENCE DOES NOT HOLD" in out
-
-
-GOLDEN = Path(__file__).parent / "golden.json"
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,10 @@ def test_bad_calls():
         compare(tx, make, PARAMS, [], context="jitt")
     with pytest.raises(ValueError, match="compare: context 'scan' takes 10 steps at once; a closed loop needs one at a time"):
         compare(tx, make, PARAMS, lambda p, t: p, steps=3, context="scan")
+    with pytest.raises(ValueError, match="compare: no step was compared: gradients is empty, or steps is 0"):
+        compare(tx, make, PARAMS, [])
+    with pytest.raises(ValueError, match="compare: state_map 'mu' -> 'exp_avg': no such field in one of the states"):
+        compare(tx, make, PARAMS, gradients("normal", PARAMS), steps=1, state_map={"mu": "exp_avg"})
     with pytest.raises(ValueError, match="compare: a closed loop does not end by itself"):
         compare(tx, make, PARAMS, lambda p, t: p)
     with pytest.raises(ValueError, match=r"compare: params\['a'\] is float32\[3\] in jax, float64\[3\] in torch"):
@@ -172,6 +176,6 @@ def test_the_stock_implementations_are_seen_to_differ(row):
     params = parameters({"w": (1003,)}, "float32")
     for tx, make in ((row.stock_tx, row.torch), (row.tx, row.stock_torch)):
         with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic promotes
-            report = compare(tx, make, params, gradients("normal", params), steps=50, context="train_step", state_map={"none": "none"})
+            report = compare(tx, make, params, gradients("normal", params), steps=50, context="train_step", state_map={})
         assert not report.identical
         assert report.compared == ("params",)

@@ -57,6 +57,7 @@ ARGUMENTS = [
         ValueError,
         "adamw: accumulator_dtype float64 is not supported; float32 or None is needed.",
     ),
+    ("adam", {"accumulator_dtype": "foo"}, ValueError, "adam: accumulator_dtype foo is not supported; float32 or None is needed."),
     (
         "adagrad",
         {"initial_accumulator_value": -0.1},

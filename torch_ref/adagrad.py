@@ -102,6 +102,11 @@ class AdaGrad(RoundedOnce):
         for p in group["params"]:
             self._start(p, group)
 
+    def share_memory(self):
+        """Move the accumulators to shared memory, as torch.optim.Adagrad does."""
+        for state in self.state.values():
+            state["sum"].share_memory_()
+
     def check(self, group):
         checks.at_least_zero("adagrad", lr=group["lr"], lr_decay=group["lr_decay"], weight_decay=group["weight_decay"])
         checks.at_least_zero("adagrad", initial_accumulator_value=group["initial_accumulator_value"], eps=group["eps"])

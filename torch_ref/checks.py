@@ -49,9 +49,15 @@ def beta(who, index, name, value):
 
 
 def accumulator(who, dtype):
-    if dtype is None or nx.dtype_name(dtype) == "float32":
-        return dtype and "float32"
-    raise ValueError(f"{who}: accumulator_dtype {nx.dtype_name(dtype)} is not supported; float32 or None is needed.")
+    if dtype is None:
+        return None
+    try:
+        name = nx.dtype_name(dtype)
+    except TypeError:
+        name = str(dtype)
+    if name != "float32":
+        raise ValueError(f"{who}: accumulator_dtype {name} is not supported; float32 or None is needed.")
+    return name
 
 
 def not_half(who, name, dtype):

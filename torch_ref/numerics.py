@@ -50,12 +50,6 @@ class Exact:
     def __neg__(self):
         return Exact(-self.x, self.dtype)
 
-    def __rsub__(self, other):
-        return self.then(other - self.x)
-
-    def __rtruediv__(self, other):
-        return self.then(torch.full_like(self.x, other) / self.x)
-
     __radd__, __rmul__ = __add__, __mul__
 
 

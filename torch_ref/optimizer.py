@@ -13,6 +13,12 @@ from torch import Tensor
 from . import checks
 from . import numerics as nx
 
+# What the absence of a flag means in a group from an older checkpoint, whatever this optimizer was made with.
+_ABSENT = {
+    **dict.fromkeys(("maximize", "nesterov", "amsgrad", "centered", "capturable", "differentiable"), False),
+    **dict.fromkeys(("foreach", "fused")),
+}
+
 
 class RoundedOnce(torch.optim.Optimizer):
     """A `torch.optim.Optimizer` whose every operation rounds once.
@@ -30,12 +36,8 @@ class RoundedOnce(torch.optim.Optimizer):
     added: ClassVar[dict[str, Any]] = {}  # keys that torch.optim's group lacks, with what their absence means
 
     def __init__(self, params, accumulator_dtype=None, **defaults):
-        for argument in ("differentiable", "capturable"):
-            if defaults.get(argument):
-                raise ValueError(f"{self.who}: {argument}=True is not supported: each operation here is eager and rounds once.")
         self.accumulator_dtype = checks.accumulator(self.who, accumulator_dtype)
-        self._one_element(lr=defaults["lr"])
-        self.check(defaults)
+        self._check(defaults)
         super().__init__(params, defaults)
 
     def start(self, group: dict) -> dict[str, float | None]:
@@ -54,7 +56,7 @@ class RoundedOnce(torch.optim.Optimizer):
         super().add_param_group(param_group)
         try:
             group = self.param_groups[-1]
-            self.check(group)
+            self._check(group)
             for path, p in self._named(group):
                 checks.floating(self.who, path, nx.dtype_name(p.dtype))
                 checks.eps_survives(self.who, path, self._state_dtype(p), group.get("eps"))
@@ -68,18 +70,25 @@ class RoundedOnce(torch.optim.Optimizer):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for key, value in {**self.defaults, **self.added}.items():
-                group.setdefault(key, value)
+            for key, value in {**self.defaults, **_ABSENT, **self.added}.items():
+                if key in self.defaults:
+                    group.setdefault(key, value)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As torch.optim's; it casts the state to the parameters' dtypes, and so the accumulators of halves are taken once more."""
-        super().load_state_dict(state_dict)
+        """As torch.optim's, but that the accumulators of halves keep their dtype, where torch.optim casts to the parameter's."""
+        loaded = {}
+        last_hook = self.register_load_state_dict_pre_hook(lambda _, what_hooks_made: loaded.update(what_hooks_made))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last_hook.remove()
+        ids = [i for group in loaded["param_groups"] for i in group["params"]]
         parameters = [p for group in self.param_groups for p in group["params"]]
-        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         for i, p in zip(ids, parameters, strict=True):
-            for field, value in state_dict["state"].get(i, {}).items():
-                if isinstance(value, Tensor) and field != "step":
-                    self.state[p][field] = value.to(p.device, getattr(torch, self._state_dtype(p)), copy=True)
+            dtype = getattr(torch, self._state_dtype(p))
+            for field, value in loaded["state"].get(i, {}).items():
+                if dtype != p.dtype and isinstance(value, Tensor) and field != "step":
+                    self.state[p][field] = value.to(p.device, dtype, copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -130,6 +139,13 @@ class RoundedOnce(torch.optim.Optimizer):
 
     def _state_dtype(self, p: Tensor) -> str:
         return nx.state_dtype(nx.dtype_name(p.dtype), self.accumulator_dtype)
+
+    def _check(self, group: dict) -> None:
+        for argument in ("differentiable", "capturable"):
+            if group.get(argument):
+                raise ValueError(f"{self.who}: {argument}=True is not supported: each operation here is eager and rounds once.")
+        self._one_element(lr=group["lr"])
+        self.check(group)
 
     def _one_element(self, **hyper: Any) -> None:
         for name, value in hyper.items():

@@ -30,6 +30,7 @@ class Canary:
         expression: `f(sqrt, a, b, c, d)` over arrays; c and d are not negative, as every divisor of a rule.
         prepare: what happens to the arrays inside the same jit, before the expression, and outside of any kernel.
         rewritten_by: the jax versions (major.minor) that do so on x86 CPU, as measured.
+        halves: whether it is tried in bfloat16 and float16 as well: arrays only, since NumPy rounds a Python number to the half type.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Canary:
     expression: Callable
     prepare: Callable = lambda *arrays: arrays
     rewritten_by: frozenset[str] = frozenset({"0.10", "0.12"})
+    halves: bool = False
 
 
 ONCE = frozenset({"0.10"})
@@ -48,10 +50,10 @@ def _scalar(a, b, c, d):
 
 
 CANARIES = [
-    Canary("a*b + c", "fma(a, b, c)", lambda sqrt, a, b, c, d: a * b + c),
-    Canary("a - b*c", "fma(-b, c, a)", lambda sqrt, a, b, c, d: a - b * c),
+    Canary("a*b + c", "fma(a, b, c)", lambda sqrt, a, b, c, d: a * b + c, halves=True),
+    Canary("a - b*c", "fma(-b, c, a)", lambda sqrt, a, b, c, d: a - b * c, halves=True),
     Canary("a + b, a = x*y outside the kernel", "fma(x, y, b)", lambda sqrt, a, b, c, d: a + b, lambda a, b, c, d: (a * c, b, c, d)),
-    Canary("a / sqrt(c)", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / sqrt(c)),
+    Canary("a / sqrt(c)", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / sqrt(c), halves=True),
     Canary("a / 3.0", "a * (1/3.0)", lambda sqrt, a, b, c, d: a / 3.0),
     Canary("a / s, s an array []", "a * (1/s)", lambda sqrt, a, b, c, d: a / c, _scalar),
     Canary("(a*0.1)*0.3", "a * (0.1*0.3)", lambda sqrt, a, b, c, d: (a * 0.1) * 0.3, rewritten_by=ONCE),
@@ -64,11 +66,11 @@ CANARIES = [
         ONCE,
     ),
     Canary("(a+0.1)+0.3", "a + (0.1+0.3)", lambda sqrt, a, b, c, d: (a + 0.1) + 0.3, rewritten_by=ONCE),
-    Canary("(a/d)/c", "a / (d*c)", lambda sqrt, a, b, c, d: (a / d) / c),
+    Canary("(a/d)/c", "a / (d*c)", lambda sqrt, a, b, c, d: (a / d) / c, halves=True),
     Canary("a/c, a = x/d outside the kernel", "x / (d*c)", lambda sqrt, a, b, c, d: a / c, lambda a, b, c, d: (a / d, b, c, d)),
     Canary("a / (c/d)", "(a*d) / c", lambda sqrt, a, b, c, d: a / (c / d)),
-    Canary("a / c", "an approximate division", lambda sqrt, a, b, c, d: a / c, rewritten_by=NEVER),
-    Canary("sqrt(c)", "an approximate root", lambda sqrt, a, b, c, d: sqrt(c), rewritten_by=NEVER),
+    Canary("a / c", "an approximate division", lambda sqrt, a, b, c, d: a / c, rewritten_by=NEVER, halves=True),
+    Canary("sqrt(c)", "an approximate root", lambda sqrt, a, b, c, d: sqrt(c), rewritten_by=NEVER, halves=True),
 ]
 
 
@@ -76,7 +78,11 @@ def inputs(dtype: str, elements: int = ELEMENTS) -> list[np.ndarray]:
     """Random a and b, c and d >= 0, each pair of special values among them."""
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(elements).astype(dtype) for _ in range(4)]
-    pairs = np.array([(x, y) for x in SPECIAL for y in SPECIAL], dtype)
+    if dtype == "float16":
+        for x in arrays[:2]:
+            x[::3] *= np.float16(2.0**-14)  # its subnormals are within reach, and kept
+    with np.errstate(over="ignore"):  # what float16 does not hold is inf there
+        pairs = np.array([(x, y) for x in SPECIAL for y in SPECIAL], dtype)
     for i, x in enumerate(arrays):
         x[-len(pairs) :] = pairs[:, i % 2]
     a, b, c, d = arrays
@@ -93,7 +99,7 @@ def plain_and_fenced(canary: Canary, dtype: str = "float32", elements: int = ELE
 
     @jax.jit
     def fenced(*arrays):
-        exact = [nx.Exact(x) for x in nx.barrier(*canary.prepare(*arrays))]
+        exact = [nx.leaf(x, dtype) for x in nx.barrier(*canary.prepare(*arrays))]
         return nx.result(canary.expression(nx.sqrt, *exact))
 
     with jax.enable_x64(dtype == "float64"), np.errstate(all="ignore"):
@@ -111,12 +117,14 @@ class TorchCanary:
         torch: `f(torch, a, b, c, d)` over tensors.
         numpy: the same over arrays, each operation rounded once.
         used: whether `torch_ref` uses it, and so must find it exact.
+        rounds_otherwise: whether it does on x86 with AVX2 and MKL, as measured.
     """
 
     name: str
     torch: Callable
     numpy: Callable
     used: bool = False
+    rounds_otherwise: bool = False
 
 
 def _exactly(operation):
@@ -129,13 +137,20 @@ def _exactly(operation):
 
 
 TORCH = [
-    TorchCanary("a.add(b, alpha=0.1)", lambda t, a, b, c, d: a.add(b, alpha=0.1), lambda a, b, c, d: a + b * a.dtype.type(0.1)),
-    TorchCanary("a.addcmul(b, c)", lambda t, a, b, c, d: a.addcmul(b, c), lambda a, b, c, d: a + b * c),
+    TorchCanary(
+        "a.add(b, alpha=0.1)",
+        lambda t, a, b, c, d: a.add(b, alpha=0.1),
+        lambda a, b, c, d: a + b * a.dtype.type(0.1),
+        rounds_otherwise=True,
+    ),
+    TorchCanary("a.addcmul(b, c)", lambda t, a, b, c, d: a.addcmul(b, c), lambda a, b, c, d: a + b * c, rounds_otherwise=True),
     TorchCanary(
         "a.addcdiv(b, c, value=0.1)", lambda t, a, b, c, d: a.addcdiv(b, c, value=0.1), lambda a, b, c, d: a + a.dtype.type(0.1) * b / c
     ),
-    TorchCanary("a.lerp(b, 0.1)", lambda t, a, b, c, d: a.lerp(b, 0.1), lambda a, b, c, d: a + a.dtype.type(0.1) * (b - a)),
-    TorchCanary("torch.sqrt(c)", lambda t, a, b, c, d: t.sqrt(c), lambda a, b, c, d: np.sqrt(c)),
+    TorchCanary(
+        "a.lerp(b, 0.1)", lambda t, a, b, c, d: a.lerp(b, 0.1), lambda a, b, c, d: a + a.dtype.type(0.1) * (b - a), rounds_otherwise=True
+    ),
+    TorchCanary("torch.sqrt(c)", lambda t, a, b, c, d: t.sqrt(c), lambda a, b, c, d: np.sqrt(c), rounds_otherwise=True),
     TorchCanary("a / 3.0", lambda t, a, b, c, d: a / 3.0, lambda a, b, c, d: a / a.dtype.type(3.0)),
     TorchCanary("torch_ref: a + b", _exactly(lambda sqrt, a, b, c, d: a + b), lambda a, b, c, d: a + b, used=True),
     TorchCanary("torch_ref: a - b", _exactly(lambda sqrt, a, b, c, d: a - b), lambda a, b, c, d: a - b, used=True),

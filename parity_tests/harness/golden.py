@@ -14,7 +14,7 @@ from .bits import digest
 from .contexts import CONTEXTS
 from .jax_side import JaxSide
 from .streams import STREAMS, gradients, parameters
-from .subnormals import torch_flushing_like_jax
+from .subnormals import jax_flushes, torch_flushing_like_jax
 from .table import DTYPES, ROWS, Row
 
 CONFIGURATION = {"elements": 257, "steps": 100, "every": 50, "seed": 0, "dtypes": list(DTYPES), "streams": list(STREAMS)}
@@ -28,7 +28,30 @@ def write(side: str, configuration: dict[str, Any] | None = None, advance: Calla
     for key, row, stream, dtype in keys(configuration):
         hashes[key] = _walk(side, row, stream, dtype, configuration)
         advance()
-    return {"configuration": configuration, "streams": _fed(configuration), "hashes": hashes}
+    return {"configuration": configuration, "flushes": jax_flushes(), "streams": _fed(configuration), "hashes": hashes}
+
+
+def validate(document: dict[str, Any]) -> None:
+    """Raise ValueError where a document is not one that `write` could have made."""
+    configuration = document["configuration"]
+    if configuration.keys() != CONFIGURATION.keys():
+        raise ValueError(f"configuration needs {', '.join(CONFIGURATION)}")
+    for key, known in {"streams": STREAMS, "dtypes": DTYPES}.items():
+        if not set(configuration[key]) <= set(known):
+            raise ValueError(f"{key} are {', '.join(known)}, not {configuration[key]}")
+    for key, least in {"elements": 1, "steps": 1, "every": 1, "seed": 0}.items():
+        if type(configuration[key]) is not int or configuration[key] < least:
+            raise ValueError(f"{key} is a whole number from {least} on, not {configuration[key]!r}")
+    if not (isinstance(document["streams"], dict) and isinstance(document["hashes"], dict) and isinstance(document["flushes"], bool)):
+        raise ValueError("flushes, streams and hashes are needed")
+
+
+def without_subnormals(document: dict[str, Any]) -> dict[str, Any]:
+    """Take the stream of subnormals out of a document, for a backend that does with them what the file's did not; its configuration."""
+    for part in ("streams", "hashes"):
+        document[part] = {key: value for key, value in document[part].items() if "subnormal" not in key}
+    document["configuration"]["streams"].remove("subnormal")
+    return document["configuration"]
 
 
 def keys(configuration: dict[str, Any]) -> Iterator[tuple[str, Row, str, str]]:

@@ -30,7 +30,6 @@ class Optimizer:
         stock_optax: the nearest optax transform with the same arguments.
         drift_row: the row in which the stock implementations are told to do the same, as nearly as they can be.
         torch_drifts, optax_drifts: why they end elsewhere all the same, in a line.
-        nearest: what the stock implementations cannot be told to do, in words.
     """
 
     learning_rate: float
@@ -41,7 +40,6 @@ class Optimizer:
     torch_drifts: str
     optax_drifts: str
     torch_arguments: dict[str, Any] = field(default_factory=dict)
-    nearest: str = ""
 
 
 def _around(tx, *, weight_decay=0.0, maximize=False):
@@ -96,7 +94,6 @@ OPTIMIZERS = {
         drift_row="nesterov, all",
         torch_drifts="the decay, μ b + g and θ − η d are `add(alpha=)`: FMAs",
         optax_drifts="XLA contracts μ b + g and θ − η d to FMAs",
-        nearest="optax.sgd has no dampening: its learning rate is scaled instead",
     ),
     "momentum": Optimizer(
         learning_rate=0.1,
@@ -113,7 +110,6 @@ OPTIMIZERS = {
         drift_row="all",
         torch_drifts="keeps b = −v/η, so that η multiplies later; FMAs",
         optax_drifts="keeps b = −v/η, so that η multiplies later; XLA contracts",
-        nearest="the stock forms keep the velocity without the learning rate in it",
     ),
     "adagrad": Optimizer(
         learning_rate=0.1,
@@ -141,7 +137,6 @@ OPTIMIZERS = {
         drift_row="outside",
         torch_drifts="`addcmul` is an FMA, the root is MKL's",
         optax_drifts="ε is inside the root, and the division a product with `rsqrt`",
-        nearest="torch.optim.Adagrad has eps outside the root only, optax.adagrad inside only",
     ),
     "rmsprop": Optimizer(
         learning_rate=0.003,
@@ -161,7 +156,6 @@ OPTIMIZERS = {
         drift_row="momentum",
         torch_drifts="`addcmul` is an FMA, the root is MKL's",
         optax_drifts="μ b is added to η g / √v, not to g / √v; XLA contracts",
-        nearest="optax scales the momentum by the learning rate: the same for a constant one",
     ),
     "adam": Optimizer(
         learning_rate=0.003,
@@ -179,7 +173,6 @@ OPTIMIZERS = {
         drift_row="weight_decay",
         torch_drifts="`lerp` and `addcmul` are FMAs, the root is MKL's",
         optax_drifts="each moment is divided by its own correction, in float32; XLA contracts",
-        nearest="optax.amsgrad takes the maximum of the corrected moments",
     ),
     "adamw": Optimizer(
         learning_rate=0.003,
@@ -197,7 +190,6 @@ OPTIMIZERS = {
         drift_row="default",
         torch_drifts="θ is multiplied by 1 − ηλ before the step; `lerp` and `addcmul` are FMAs",
         optax_drifts="λθ is added before the product with η; corrections in float32; XLA contracts",
-        nearest="torch.optim.AdamW shrinks the parameter before the step, optax.adamw adds to the update",
     ),
 }
 

@@ -36,11 +36,12 @@ def compare(
         steps: how many steps; needed where `gradients` does not end.
         context: how the transform is run, a key of `CONTEXTS`.
         state_map: state fields of the transform -> state keys of the torch optimizer that mean the same. By default, the names that both
-            have; where there is none, the report's `compared` says that parameters alone were compared.
+            have; where there is none (or with an empty map), the report's `compared` says that parameters alone were compared.
 
     Within the call torch has one thread, and flushes subnormals if this jax backend does; afterwards its settings are as before.
 
-    Raises: ValueError for an unknown context, a closed loop in a context that takes several steps at once, or an endless comparison.
+    Raises: ValueError for an unknown context, a closed loop in a context that takes several steps at once, a comparison of no steps or
+        without end, a field of `state_map` that is not there, or sides that do not have the same shapes and dtypes.
     """
     return compare_all({"jax": tx}, {"torch": torch_optimizer}, params, gradients, steps=steps, context=context, state_map=state_map)["jax"]
 
@@ -108,13 +109,19 @@ def compare_all(
                 expected, state = reference.params(), reference.state()
                 for name, seen in walked.items():
                     for lane, (lane_params, lane_state) in enumerate(seen[i]):
-                        there = fields(lane_state, set(state_map or state), paths)
-                        renamed = {(state_map or {}).get(field, field): values for field, values in there.items()}
+                        names = dict(zip(state, state, strict=True)) if state_map is None else state_map
+                        there = fields(lane_state, names, paths)
+                        for ours, theirs in (state_map or {}).items():
+                            if ours not in there or theirs not in state:
+                                raise ValueError(f"compare: state_map {ours!r} -> {theirs!r}: no such field in one of the states.")
+                        renamed = {names[field]: values for field, values in there.items()}
                         _note(reports[name], done, paths, jax.tree.leaves(lane_params), expected, renamed, state, again=lane > 0)
                 for name, side in torch_sides.items():
                     side.step(flat)
                     _note(reports[name], done, paths, side.params(), expected, {}, state)
                 after_step(done, expected)
+    if not done:
+        raise ValueError("compare: no step was compared: gradients is empty, or steps is 0.")
     return reports
 
 
@@ -131,7 +138,8 @@ def _note(report, step, paths, got, expected, got_state, expected_state, *, agai
             if a is not None:
                 a, b = np.asarray(a), np.asarray(b)
                 pairs.append((f"{field}{path}", a.astype(b.dtype) if a.dtype.kind == "i" else a, b))
-    report.compared, report.elements = ("params", *shared), sum(a.size for _, a, _ in pairs)
+    report.compared = ("params", *shared)
+    report.elements = sum(a.size for _, a, _ in pairs) + (report.elements if again else 0)
     differ, farthest = 0, 0
     for leaf, a, b in pairs:
         if a.shape != b.shape or a.dtype != b.dtype:
