@@ -58,6 +58,17 @@ def test_scalars_keep_float64_until_they_meet_a_leaf(dtype):
     expected = a + np.asarray(float(lr) * float(wd), dtype) * b
     np.testing.assert_array_equal(np.asarray(jax.jit(step)(a, b, lr, wd)), expected)
 
+    def added(a, lr, wd):
+        with jax.enable_x64(True):
+            return nx.result(nx.Exact(a) + nx.scalar(lr) * nx.scalar(wd))
+
+    expected = a + np.asarray(float(lr) * float(wd), dtype)
+    np.testing.assert_array_equal(np.asarray(jax.jit(added)(a, lr, wd)), expected)
+    # This backend would not miss the fences on the two sides of the conversion; the text of the program holds them.
+    ands = [line for line in jax.jit(added).lower(np.zeros(8, "f4"), lr, wd).as_text().splitlines() if "stablehlo.and" in line]
+    assert sum("tensor<i64>" in line for line in ands) == 1
+    assert sum("tensor<i32>" in line for line in ands) == 1
+
 
 def test_the_zero_carries_a_sign(dtype):
     x = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan], dtype)
