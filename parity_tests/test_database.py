@@ -148,7 +148,7 @@ def test_a_tensor_learning_rate(ours):
     assert all(torch.equal(x, y) for x, y in zip(with_float, with_tensor, strict=True))
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if "float64" in row.dtypes], ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.label in ("default", "outside", "momentum") or "all" in row.label], ids=str)
 def test_a_thousand_steps_in_float64(row):
     """Each rule, with torch.optim's conventions, within 1e-12 of stock torch.optim: the formula is torch's, the roundings are not."""
     conventions = {"eps_in_sqrt": False} if row.optimizer == "adagrad" else {}

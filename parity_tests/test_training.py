@@ -57,7 +57,7 @@ def test_schedules(name, schedule):
         return Scheduled(optimizer, torch_ref.ScheduleLR(optimizer, jax.jit(SCHEDULES[schedule])))
 
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules promote
-        for context in ("train_step", "jit", "scan"):
+        for context in ("train_step", "scan"):
             assert_identical(tx, make, params, gradients("normal", params), steps=50, context=context)
 
 
@@ -253,7 +253,7 @@ def test_one_counter_or_one_per_parameter():
     np.testing.assert_allclose([p["b"][0], b.item()], [1 - 0.05, 1 - 0.1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if "float32" in row.dtypes], ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if "all" in row.label], ids=str)
 def test_numpy_leaves_in_eager_mode(row):
     """NumPy's float64 is what the process has for it: float32 here, with the bits of the compiled update."""
     rng = np.random.default_rng(0)
