@@ -35,3 +35,10 @@ def x64_for_float64(request):
     """With x64 on where the test's dtype is float64."""
     with jax.enable_x64("dtype" in request.fixturenames and request.getfixturevalue("dtype") == "float64"):
         yield
+
+
+@pytest.fixture
+def as_users_have_it():
+    """JAX's own settings of promotion, for models and training runs, which are not the code that the strict ones guard."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield

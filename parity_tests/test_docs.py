@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import runpy
 
 import pytest
 
@@ -21,6 +22,18 @@ def test_the_readme_example_prints_what_the_readme_says():
     assert printed.getvalue() == f"JAX{shown}"
     in_jax, in_torch = printed.getvalue().splitlines()
     assert in_jax.split()[1:] == in_torch.split()[1:]
+
+
+@pytest.mark.usefixtures("as_users_have_it")
+@pytest.mark.parametrize("script", sorted((docs.ROOT / "examples").glob("*.py")), ids=lambda script: script.name)
+def test_examples_run(script, capsys):
+    runpy.run_path(str(script))
+    out = capsys.readouterr().out
+    if script.name.startswith("article"):
+        assert out.count(" moved by 0.010000") == 3  # AdaGrad's first step is η wherever there is a gradient
+        assert "sum" in out.split("state before")[1].split("state after")[0]
+    else:
+        assert "there and back: True" in out
 
 
 @pytest.mark.parametrize("page", docs.BLOCKS)

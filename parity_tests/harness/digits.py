@@ -4,9 +4,8 @@ from functools import cache
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
+from ..data import digits
 from .torch_side import from_numpy, to_numpy
 
 HIDDEN, BATCH = 32, 64
@@ -15,10 +14,9 @@ HIDDEN, BATCH = 32, 64
 @cache
 def _data(dtype: str):
     """Images and labels, of training and held out."""
-    images, labels = load_digits(return_X_y=True)
-    split = train_test_split(images / 16, labels, test_size=0.25, random_state=0, stratify=labels)
-    kinds = [getattr(torch, dtype)] * 2 + [torch.int64] * 2
-    return [torch.from_numpy(np.asarray(x)).to(kind) for x, kind in zip(split, kinds, strict=True)]
+    data = digits()
+    kinds = [getattr(torch, dtype), torch.int64]
+    return [torch.from_numpy(x).to(kind) for x, kind in zip(data, 2 * kinds, strict=True)]
 
 
 class Digits:
@@ -31,7 +29,7 @@ class Digits:
     """
 
     def __init__(self, dtype: str = "float32", seed: int = 0, *, ascend: bool = False):
-        self._train, self._test, self._train_labels, self._test_labels = _data(dtype)
+        self._train, self._train_labels, self._test, self._test_labels = _data(dtype)
         self._sign, self._seed = -1 if ascend else 1, seed
         rng = np.random.default_rng(seed)
         sizes = [self._train.shape[1], HIDDEN, 10]
@@ -42,11 +40,9 @@ class Digits:
 
     def gradient(self, params, step: int):
         """The gradient of the mean cross-entropy on the batch of this step (1, 2, ...)."""
-        per_epoch = len(self._train) // BATCH
-        epoch, batch = divmod(step - 1, per_epoch)
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._train))[batch * BATCH : (batch + 1) * BATCH]
+        rows = digits().rows(step, BATCH, self._seed)
         leaves = {name: from_numpy(weight).requires_grad_() for name, weight in params.items()}
-        loss = torch.nn.functional.cross_entropy(_logits(leaves, self._train[order]), self._train_labels[order])
+        loss = torch.nn.functional.cross_entropy(_logits(leaves, self._train[rows]), self._train_labels[rows])
         (self._sign * loss).backward()
         return {name: to_numpy(torch.as_tensor(weight.grad)) for name, weight in leaves.items()}
 

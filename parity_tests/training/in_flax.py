@@ -1,0 +1,91 @@
+"""A training run's JAX side: an `nnx.Module` and an `nnx.Optimizer`.  Mirror: in_torch.py"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from ..models import in_flax, weights
+
+
+def cross_entropy(logits, targets):
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+
+
+def mean_squared_error(predictions, targets):
+    return jnp.square(predictions - targets).mean()
+
+
+class Trainer:
+    """A model, its loss, and an optimizer from `jaxopt_impl`.
+
+    Args:
+        model, arguments: the name of a class in `models.in_flax`, and what it is made with.
+        loss: the name of a function above.
+        optimizer: an optax transform.
+        start: the parameters to begin with, by name.
+    """
+
+    name = "jax"
+
+    def __init__(self, model: str, arguments: dict, loss: str, optimizer: optax.GradientTransformation, start: Mapping[str, np.ndarray]):
+        self.model = getattr(in_flax, model)(**arguments, rngs=nnx.Rngs(0))
+        weights.into_flax(self.model, start)
+        self.optimizer = nnx.Optimizer(self.model, optimizer, wrt=nnx.Param)
+        compute_loss = {"cross_entropy": cross_entropy, "mean_squared_error": mean_squared_error}[loss]
+
+        def forward(model, inputs, targets):
+            predictions = model(inputs)
+            return compute_loss(predictions, targets), predictions
+
+        def step(model, optimizer, inputs, targets):
+            (loss, _), gradients = nnx.value_and_grad(forward, has_aux=True)(model, inputs, targets)
+            optimizer.update(model, gradients)
+            return loss
+
+        def apply(model, optimizer, gradients):
+            optimizer.update(model, gradients)
+
+        self._forward, self._step, self._apply = nnx.jit(forward), nnx.jit(step), nnx.jit(apply)
+
+    def apply(self, gradients: Mapping[str, np.ndarray]) -> None:
+        """Step with gradients from elsewhere."""
+        state = nnx.state(self.model, nnx.Param)
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.array, weights.nested(gradients)))
+        self._apply(self.model, self.optimizer, state)
+
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Step with the gradient of a batch; its loss before."""
+        return float(self._step(self.model, self.optimizer, inputs, targets))
+
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+        """The loss, and what the model predicts."""
+        loss, predictions = self._forward(self.model, inputs, targets)
+        return float(loss), np.asarray(predictions)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Parameters and optimizer state, by field and parameter."""
+        params = {f"params.{name}": array for name, array in weights.from_flax(self.model).items()}
+        return {**params, **weights.names(nnx.to_pure_dict(nnx.state(self.optimizer))["opt_state"])}
+
+    def save(self, folder: Path) -> None:
+        """Write jax/, an Orbax checkpoint: {"model": {name: array}, "optimizer": {"step": count, field: {name: array}}}."""
+        state = nnx.to_pure_dict(nnx.state(self.optimizer))["opt_state"]
+        optimizer = {field: weights.names(value) if isinstance(value, dict) else np.asarray(value) for field, value in state.items()}
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save((folder / "jax").absolute(), {"model": weights.from_flax(self.model), "optimizer": optimizer})
+
+    def load(self, folder: Path) -> None:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            saved = checkpointer.restore((folder / "jax").absolute())
+        weights.into_flax(self.model, saved["model"])
+        optimizer = {field: weights.nested(value) if isinstance(value, dict) else value for field, value in saved["optimizer"].items()}
+        state = nnx.state(self.optimizer)
+        tree = {"opt_state": optimizer, "step": np.asarray(optimizer["step"], np.uint32)}
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.array, tree))
+        nnx.update(self.optimizer, state)
