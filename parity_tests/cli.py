@@ -11,15 +11,19 @@ except ImportError as error:
     print(f"optparity: {error.name} is not installed; the command needs: pip install 'optparity[cli,torch]'", file=sys.stderr)
     raise SystemExit(2) from None
 
+import inspect
 import json
 import os
 from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from . import checking, doctor, drift
+import jaxopt_impl
+from jaxopt_impl.accounting import CONVENTIONS, PRESETS, Setup, Transformer, estimate, from_dict, parallel
+
+from . import checking, costing, doctor, drift
 from .harness import golden
 from .harness.table import DTYPES, OPTIMIZERS
 
@@ -54,8 +58,7 @@ def check(
         steps,
         seed,
     )
-    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
-        _fail(f"--plot {plot}: a file name that ends in .png, .svg or .pdf is needed.")
+    _picture(plot)
     for file in (json_file, plot):
         _writable(file)
     if not chosen:
@@ -157,6 +160,186 @@ def drift_(
     console.print(f"{len(rows)} lines written to {file}", highlight=False, soft_wrap=True)
 
 
+@app.command()
+def cost(
+    model: Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help=f"A JSON file, or one of {', '.join(PRESETS)}.")],
+    optimizer: Annotated[str, typer.Option(help=", ".join(OPTIMIZERS))] = "adam",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the optimizer, as amsgrad=true. May be repeated.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the configuration. May be repeated.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences on one data-parallel device.")] = 1,
+    seq: Annotated[int | None, typer.Option(min=1, help="Tokens of a sequence (default: max_position_embeddings).")] = None,
+    dtype: Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)} (default: float32; bfloat16 with --mixed-precision).")] = None,
+    framework: Annotated[str, typer.Option(help=f"{', '.join(parallel.FRAMEWORKS)}.")] = "torch",
+    attention: Annotated[str, typer.Option(help=f"{', '.join(parallel.ATTENTION)}.")] = "written-out",
+    recompute: Annotated[str, typer.Option(help=f"{', '.join(parallel.RECOMPUTE)}.")] = "none",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="Devices that share heads, MLP and vocabulary.")] = 1,
+    sequence_parallel: Annotated[bool, typer.Option("--sequence-parallel", help="They share the rest along the sequence.")] = False,
+    zero_stage: Annotated[int, typer.Option(min=0, max=3, help="What is sharded over --data-parallel.")] = 0,
+    data_parallel: Annotated[int, typer.Option(min=1, help="Devices with batches of their own.")] = 1,
+    mixed_precision: Annotated[bool, typer.Option("--mixed-precision", help="Half weights, float32 master copy and state.")] = False,
+    donate: Annotated[bool, typer.Option("--donate/--no-donate", help="In JAX, outputs take the place of inputs.")] = False,
+    convention: Annotated[list[str] | None, typer.Option(help=f"{', '.join(CONVENTIONS)}. May be repeated; all by default.")] = None,
+    fits: Annotated[float | None, typer.Option(metavar="GB", help="Whether the executed total fits; exit 1 if not.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the estimate as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the components.")] = None,
+) -> None:
+    """Memory and FLOPs of a training step, from the configuration alone: by the textbooks' formulas, and as executed."""
+    _need(*(["matplotlib"] if plot else []))
+    _picture(plot)
+    if fits is not None and not fits > 0:
+        _fail(f"--fits {fits:g}: more than 0 GB is needed.")
+    try:
+        document = costing.read(model) | _assignments("--set", setting, costing.KEYS)
+        _one_of("optimizer", [optimizer], OPTIMIZERS)
+        options = _assignments("--option", option, inspect.signature(jaxopt_impl.OPTIMIZERS[optimizer]).parameters)
+        setup = Setup(
+            *(optimizer, options, framework, dtype or "", attention, recompute),
+            *(tensor_parallel, sequence_parallel, zero_stage, data_parallel),
+            mixed_precision=mixed_precision,
+            donate=donate,
+        )
+        configuration = from_dict(document)
+        seq = seq or vars(configuration).get("max_position_embeddings")
+        estimated = estimate(configuration, batch, seq, setup, conventions=convention)
+    except (ValueError, TypeError) as error:
+        _fail(" ".join(str(error).split()))
+    for file in (json_file, plot):
+        _writable(file)
+    console.print(f"{model}: {estimated.parameters:,} parameters", highlight=False, soft_wrap=True)
+    for headers, numbers, rows in costing.tables(estimated, configuration):
+        table = _table(*headers, right=numbers)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    if framework == "jax" and isinstance(configuration, Transformer):
+        console.print("activations: what PyTorch's autograd would keep; XLA decides for itself.", highlight=False)
+    if json_file:
+        given = {"model": model, "configuration": document, "batch": batch, "seq": seq, "setup": vars(setup)}
+        _write(json_file, json.dumps({"optparity": version("optparity"), **given, **estimated.to_dict()}, indent=1))
+    if plot:
+        tokens = f" of {seq:,} tokens" if seq else ""
+        costing.plot(estimated, f"Memory of a training step: {Path(model).stem}, {optimizer}, batch {batch}{tokens}", plot, fits)
+    if fits is not None:
+        executed = estimated.memory[-1]
+        answer = "yes" if executed.fits(fits) else "no"
+        console.print(f"fits in {fits:g} GB per device: {answer} ({costing.in_bytes(executed.total)}, {executed.label})", highlight=False)
+        raise typer.Exit(0 if answer == "yes" else 1)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Argument(help="What to train: cruncher, mlp (both on the digits), or gpt (on text, by character).")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run (default: out/train/TASK-OPTIMIZER).")] = None,
+    framework: Annotated[str, typer.Option(help="torch, jax, or both side by side.")] = "both",
+    gradients: Annotated[
+        str | None, typer.Option(help="With both: shared (PyTorch's, fed to both; the default), or own (each side computes its own).")
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help=", ".join(OPTIMIZERS))] = "adam",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An argument of the optimizer, as nesterov=true. May be repeated.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A size of the model, as n_layer=4. May be repeated.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Default: the documented one.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps in all, those before --resume included.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters and of the order of examples.")] = 0,
+    eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations on what is held out.")] = 100,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints; the last step is saved as well.")] = 100,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint of the folder.")] = False,
+) -> None:
+    """Train a model on real data in PyTorch, in JAX, or in both at once: log.csv, result.json, curves.png, checkpoints.
+
+    Exit 1 if gradients were shared and a bit differs; Ctrl-C saves and exits with 130.
+    """
+    _need("flax", "orbax", "sklearn", "matplotlib", extras="cli,torch,train")
+    from .training.checkpoint import DamagedError
+    from .training.curves import draw
+    from .training.run import FRAMEWORKS, GRADIENTS, Run, Training
+    from .training.tasks import TASKS
+
+    _one_of("task", [task], TASKS)
+    _one_of("framework", [framework], FRAMEWORKS)
+    _one_of("gradients", [gradients or GRADIENTS[0]], GRADIENTS)
+    _one_of("optimizer", [optimizer], OPTIMIZERS)
+    if framework != "jax":
+        _need("torch")
+    elif gradients == "shared":
+        _fail("--gradients shared: PyTorch's gradients need --framework both.")
+    source = (gradients or "shared") if framework == "both" else "own"
+    settings, options = _assignments("--set", setting, TASKS[task].settings), _options(optimizer, option)
+    run = Run(task, settings, framework, source, optimizer, options, learning_rate, batch_size, seed)
+    folder = out or Path("out/train") / f"{task}-{optimizer}"
+    try:
+        training = Training(run, folder, resume=resume)
+    except (ValueError, TypeError, DamagedError) as error:
+        _fail(" ".join(str(error).split()))
+    except OSError as error:
+        _fail(f"{error.filename} cannot be written: {error.strerror}.")
+    last, per_step = steps or TASKS[task].steps, training.batch_size * (training.data.targets[0].size)
+    if training.step:
+        console.print(f"Going on from step {training.step}.", highlight=False)
+    with _progress() as progress:
+        bar = progress.add_task("", total=last, completed=training.step)
+        for line in training.go(last, eval_every=eval_every, checkpoint_every=checkpoint_every):
+            losses = ", ".join(f"{side} {loss:.4f}" for side, loss in line.loss.items())
+            speed = (progress.tasks[bar].speed or 0) * per_step
+            progress.update(bar, completed=line.step, description=f"loss {losses}; {speed:,.0f} examples/s")
+    result = training.result()
+    draw(training.lines, result, folder / "curves.png")
+    _show_training(result)
+    if training.step < last:
+        console.print(f"Stopped at step {training.step} of {last}, and saved; --resume goes on.", highlight=False)
+        raise typer.Exit(130)
+    raise typer.Exit(1 if run.gradients == "shared" and result["differing"] else 0)
+
+
+def _show_training(result: dict) -> None:
+    score = "accuracy" if "accuracy" in result else "r2"
+    table = _table("side", "steps", "held-out loss", f"held-out {score}", "hash of the parameters")
+    for side, loss in result["held_out"].items():
+        table.add_row(side, str(result["steps"]), f"{loss:.4f}", f"{result[score][side]:.4f}", result["parameters"][side])
+    console.print(table)
+    if "unigram_entropy" in result:
+        console.print(f"Guessing by frequency alone costs {result['unigram_entropy']:.4f} nats a character.", highlight=False)
+    if "differing" in result:
+        elements = result["elements"] * result["steps"]
+        console.print(f"{result['differing']:,} of {elements:,} elements differ between the sides, all steps.", highlight=False)
+
+
+def _options(optimizer: str, given: list[str] | None) -> dict[str, Any]:
+    """Arguments of an optimizer but the learning rate, each of the kind that it has by default."""
+    known = {name: p for name, p in inspect.signature(jaxopt_impl.OPTIMIZERS[optimizer]).parameters.items() if name != "learning_rate"}
+    found = _assignments("--option", given, known)
+    for key, value in found.items():
+        kinds, needed = {bool: ({bool}, "true or false"), float: ({int, float}, "a number")}.get(
+            type(known[key].default), ({str}, "a name")
+        )
+        if type(value) not in kinds:
+            _fail(f"--option {key}={value}: {needed} is needed.")
+    return found
+
+
+def _assignments(flag: str, given: list[str] | None, known: Iterable[str]) -> dict[str, Any]:
+    """{"KEY": value} of KEY=VALUE, values being JSON: numbers, true, false; what is not JSON is a string."""
+    found = {}
+    for assignment in given or []:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            _fail(f"{flag} {assignment}: KEY=VALUE is needed.")
+        _one_of(f"{flag} key", [key], known)
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
 def _read_golden(file: Path) -> dict:
     try:
         document = json.loads(file.read_text())
@@ -193,10 +376,10 @@ def _drift(report) -> str:
     return "same" if report.identical else f"{100 * report.share:.0f} %, {report.ulp[-1]:.0e} ulp"
 
 
-def _table(*headers: str) -> Table:
+def _table(*headers: str, right: Iterable[str] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(header, overflow="fold", justify="right" if header in right else "left")
     return table
 
 
@@ -205,10 +388,10 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def _need(*packages: str) -> None:
+def _need(*packages: str, extras: str = "cli,torch") -> None:
     for package in packages:
         if not find_spec(package):
-            _fail(f"{package} is not installed; this command needs: pip install 'optparity[cli,torch]'")
+            _fail(f"{package} is not installed; this command needs: pip install 'optparity[{extras}]'")
 
 
 def _one_of(what: str, given: list[str] | None, known: Iterable[str]) -> list[str]:
@@ -217,6 +400,11 @@ def _one_of(what: str, given: list[str] | None, known: Iterable[str]) -> list[st
         if name not in known:
             _fail(f"unknown {what} {name!r}; one of {', '.join(known)} is needed.")
     return list(dict.fromkeys(given or known))
+
+
+def _picture(plot: Path | None) -> None:
+    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
+        _fail(f"--plot {plot}: a file name that ends in .png, .svg or .pdf is needed.")
 
 
 def _writable(file: Path | None) -> None:

@@ -1,0 +1,79 @@
+"""Bytes: of which component, in which dtype, and by whose count."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from math import prod
+from typing import Any
+
+import jax.numpy as jnp
+
+Bytes = Mapping[str, int]  # dtype -> bytes
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory of one device at the end of the backward pass, in bytes per component and dtype.
+
+    Attributes:
+        label: who counts: "the article", "korthikanti", "executed (torch)", "measured (jax)", ...
+        parameters, gradients, optimizer_state: what their names say; a float32 master copy is optimizer state.
+        activations: what the forward pass keeps for the backward pass, parameters excluded.
+        temporaries: outputs that stand beside their inputs, and what recomputation makes anew.
+    """
+
+    label: str
+    parameters: Bytes
+    gradients: Bytes
+    optimizer_state: Bytes
+    activations: Bytes
+    temporaries: Bytes
+
+    @property
+    def components(self) -> dict[str, Bytes]:
+        return {name: getattr(self, name) for name in COMPONENTS}
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Bytes of each component."""
+        return {name: sum(of.values()) for name, of in self.components.items()}
+
+    @property
+    def total(self) -> int:
+        return sum(self.totals.values())
+
+    def fits(self, gigabytes: float) -> bool:
+        """Whether the total is at most so many GB of 1e9 bytes. The allocator's own overhead is not in it."""
+        return self.total <= gigabytes * 1e9
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"label": self.label, **{name: dict(of) for name, of in self.components.items()}, "total": self.total}
+
+
+COMPONENTS = tuple(field.name for field in fields(Memory) if field.name != "label")
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of an element."""
+    return jnp.dtype(dtype).itemsize
+
+
+def nbytes(leaves: Iterable[Any]) -> dict[str, int]:
+    """Bytes by dtype of anything that has a shape and a dtype."""
+    return total((leaf.dtype.name, prod(leaf.shape) * leaf.dtype.itemsize) for leaf in leaves)
+
+
+def total(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The sum by dtype; a dtype without bytes is left out."""
+    found: dict[str, int] = {}
+    for dtype, count in pairs:
+        if count:
+            found[dtype] = found.get(dtype, 0) + count
+    return found
+
+
+def plus(*several: Bytes) -> dict[str, int]:
+    return total(pair for one in several for pair in one.items())
+
+
+def scaled(one: Bytes, by: Callable[[int], int]) -> dict[str, int]:
+    return {dtype: by(count) for dtype, count in one.items()}
