@@ -211,6 +211,24 @@ def test_xlas_temporaries_of_cruncher(batch, dim, layers):
     assert scraps < 4 * batch * dim / 8
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize(("batch", "dim"), [(16, 64), (32, 64), (64, 128)])
+def test_xlas_temporaries_where_outputs_have_room(batch, dim, layers):
+    """No more rows than columns: activations lie in the gradients' buffers, at most three in temporaries; 4BDL at L = 3, by chance.
+
+    So where the weights come layer by layer; in another order (as a dict sorts them) it is one less.
+    """
+
+    def loss(weights, x, y):
+        for weight in weights:
+            x = x @ weight
+        return jnp.square(x.squeeze(-1) - y).mean()
+
+    weights = [jax.ShapeDtypeStruct((dim, columns), jnp.float32) for columns in (*[dim] * layers, 1)]
+    x, y = jax.ShapeDtypeStruct((batch, dim), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.float32)
+    assert jax_memory(jax.grad(loss), weights, x, y)["temp"] == 4 * batch * dim * min(layers + 1, 3)
+
+
 # the Transformer against the facts
 
 
