@@ -24,6 +24,7 @@ import jaxopt_impl
 from jaxopt_impl.accounting import CONVENTIONS, PRESETS, Setup, Transformer, estimate, from_dict, parallel
 
 from . import checking, costing, doctor, drift
+from .files import replacing
 from .harness import golden
 from .harness.table import DTYPES, OPTIMIZERS
 
@@ -248,7 +249,7 @@ def train(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Default: the documented one.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps in all, those before --resume included.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters and of the order of examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the parameters and of the order of examples.")] = 0,
     eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations on what is held out.")] = 100,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints; the last step is saved as well.")] = 100,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint of the folder.")] = False,
@@ -269,29 +270,28 @@ def train(
     _one_of("optimizer", [optimizer], OPTIMIZERS)
     if framework != "jax":
         _need("torch")
-    elif gradients == "shared":
+    if gradients == "shared" and framework != "both":
         _fail("--gradients shared: PyTorch's gradients need --framework both.")
     source = (gradients or "shared") if framework == "both" else "own"
     settings, options = _assignments("--set", setting, TASKS[task].settings), _options(optimizer, option)
     run = Run(task, settings, framework, source, optimizer, options, learning_rate, batch_size, seed)
-    folder = out or Path("out/train") / f"{task}-{optimizer}"
+    folder, last = out or Path("out/train") / f"{task}-{optimizer}", steps or TASKS[task].steps
     try:
         training = Training(run, folder, resume=resume)
-    except (ValueError, TypeError, DamagedError) as error:
+    except (ValueError, TypeError, DamagedError, RuntimeError, MemoryError) as error:  # the last two where a model is too large
         _fail(" ".join(str(error).split()))
-    except OSError as error:
-        _fail(f"{error.filename} cannot be written: {error.strerror}.")
-    last, per_step = steps or TASKS[task].steps, training.batch_size * (training.data.targets[0].size)
-    if training.step:
-        console.print(f"Going on from step {training.step}.", highlight=False)
-    with _progress() as progress:
+    if resume:
+        begun = f"Going on from step {training.step}." if training.step else "No checkpoint yet: from the start."
+        console.print(begun, highlight=False)
+    per_step = training.batch_size * training.data.targets[0].size
+    with training, _progress() as progress:
         bar = progress.add_task("", total=last, completed=training.step)
         for line in training.go(last, eval_every=eval_every, checkpoint_every=checkpoint_every):
             losses = ", ".join(f"{side} {loss:.4f}" for side, loss in line.loss.items())
             speed = (progress.tasks[bar].speed or 0) * per_step
-            progress.update(bar, completed=line.step, description=f"loss {losses}; {speed:,.0f} examples/s")
-    result = training.result()
-    draw(training.lines, result, folder / "curves.png")
+            progress.update(bar, completed=line.step, description=f"loss {losses}; {speed:,.0f} {TASKS[task].unit}/s")
+        result = training.result()
+        draw(training.lines, result, folder / "curves.png")
     _show_training(result)
     if training.step < last:
         console.print(f"Stopped at step {training.step} of {last}, and saved; --resume goes on.", highlight=False)
@@ -302,8 +302,9 @@ def train(
 def _show_training(result: dict) -> None:
     score = "accuracy" if "accuracy" in result else "r2"
     table = _table("side", "steps", "held-out loss", f"held-out {score}", "hash of the parameters")
-    for side, loss in result["held_out"].items():
-        table.add_row(side, str(result["steps"]), f"{loss:.4f}", f"{result[score][side]:.4f}", result["parameters"][side])
+    for side in result["parameters"]:
+        numbers = [f"{number:.4f}" if (number := result[key][side]) is not None else "not finite" for key in ("held_out", score)]
+        table.add_row(side, str(result["steps"]), *numbers, result["parameters"][side])
     console.print(table)
     if "unigram_entropy" in result:
         console.print(f"Guessing by frequency alone costs {result['unigram_entropy']:.4f} nats a character.", highlight=False)
@@ -410,9 +411,9 @@ def _picture(plot: Path | None) -> None:
 def _writable(file: Path | None) -> None:
     if file is None:
         return
-    if file.is_dir():
-        _fail(f"{file} is a folder; a file name is needed.")
     try:
+        if file.is_dir():
+            _fail(f"{file} is a folder; a file name is needed.")
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         _fail(f"{file} cannot be written: {error.strerror}.")
@@ -421,9 +422,8 @@ def _writable(file: Path | None) -> None:
 
 
 def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(text)
-    temporary.replace(file)
+    with replacing(file) as temporary:
+        temporary.write_text(text)
 
 
 def _fail(message: str) -> NoReturn:
@@ -438,6 +438,10 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         typer.echo("optparity: interrupted", err=True)
         sys.exit(130)
+    except OSError as error:
+        what = f"{error.filename} cannot be used: {error.strerror}." if error.filename else str(error)
+        typer.echo(f"optparity: {' '.join(what.split())}", err=True)
+        sys.exit(2)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise

@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from .checking import OURS, STOCK, Result
+from .files import replacing
 
 STYLE = {OURS: ("tab:green", "-"), "torch.optim": ("tab:orange", "-"), "optax": ("tab:blue", "--")}
 
@@ -40,7 +41,6 @@ def plot(results: list[Result], path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("step")
     figure.suptitle("Distance from torch_ref when all are fed the same gradients")
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format=path.suffix.lstrip("."))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format=path.suffix.lstrip("."))
     plt.close(figure)

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 
 from . import cli
+from .harness.bits import digest
 from .harness.table import OPTIMIZERS
 from .test_cli import optparity
 from .training import checkpoint, run
@@ -28,40 +30,44 @@ pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 def trained(folder: Path, steps: int, *, resume: bool = False, checkpoint_every: int = 10_000, **what) -> Training:
-    training = Training(Run(**what), folder, resume=resume)
-    for _ in training.go(steps, checkpoint_every=checkpoint_every):
-        pass
+    with Training(Run(**what), folder, resume=resume) as training:
+        for _ in training.go(steps, checkpoint_every=checkpoint_every):
+            pass
     return training
+
+
+def hashes(training: Training) -> dict[str, str]:
+    """Of every bit of each side's parameters and state."""
+    return {trainer.name: digest([array for _, array in sorted(trainer.arrays().items())]) for trainer in training.trainers}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("task", TASKS)
-def test_shared_gradients_keep_every_bit_and_the_model_learns(task, optimizer, tmp_path):
-    """300 steps (1,000 of the classifier, to see what it comes to): every bit of parameters and state, at every step."""
-    steps = 1000 if task == "mlp" else 300
-    training = trained(tmp_path, steps, task=task, optimizer=optimizer)
+def test_shared_gradients_keep_every_bit(task, optimizer, tmp_path):
+    """300 steps at the documented settings: every bit of parameters and state, at every step."""
+    training = trained(tmp_path / "run", 300, task=task, optimizer=optimizer)
     result = training.result()
-    assert [line.differing for line in training.lines] == [0] * steps
+    assert [line.differing for line in training.lines] == [0] * 300
     assert result["parameters"]["torch"] == result["parameters"]["jax"]
     assert result["elements"] >= sum(p.numel() for p in training.trainers[0].model.parameters())
-    for side in ("torch", "jax"):
-        if task == "mlp":
-            assert result["accuracy"][side] >= 0.95
-        elif task == "gpt":
-            assert result["held_out"][side] < result["unigram_entropy"]
-        else:
-            assert result["r2"][side] > 0.5
+    held_out = [line.held_out["torch"] for line in training.lines if line.held_out]
+    assert held_out == sorted(held_out, reverse=True)
 
 
-def test_own_gradients_part_and_both_learn(tmp_path):
-    """Each side with its own gradients: not the same bits, but below the entropy of the text in both."""
-    training = trained(tmp_path, 100, task="gpt", gradients="own", optimizer="adam")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("task", "steps"), [("mlp", 1000), ("gpt", 100)])
+def test_own_gradients_part_and_both_sides_learn(task, steps, optimizer, tmp_path):
+    """At the documented settings: the classifier to 95 % of what is held out, the GPT below the entropy of its text, in both frameworks."""
+    training = trained(tmp_path / "run", steps, task=task, gradients="own", optimizer=optimizer)
     result = training.result()
     assert result["differing"] > 0
     assert training.lines[0].distance < 1e-3
-    assert set(training.lines[-1].loss) == {"torch", "jax"}
     for side in ("torch", "jax"):
-        assert result["held_out"][side] < result["unigram_entropy"]
+        assert len([line for line in training.lines if side in line.loss]) == steps
+        if task == "mlp":
+            assert result["accuracy"][side] >= 0.95
+        else:
+            assert result["held_out"][side] < result["unigram_entropy"]
 
 
 def test_a_bit_that_differs_is_seen(tmp_path, monkeypatch, capsys):
@@ -127,7 +133,7 @@ def test_ten_kills_do_not_change_a_bit(tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL, output.read_text()
         latest = checkpoint.latest(folder / "checkpoints")
-        reached.append(checkpoint.read(latest)["step"] if latest else 0)
+        reached.append(checkpoint.check(latest) if latest else 0)
     process = processes.Process(target=train_in_this_process, args=([*command, "--resume"], output))
     process.start()
     process.join(300)
@@ -137,7 +143,7 @@ def test_ten_kills_do_not_change_a_bit(tmp_path):
     assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(expected))
     assert (folder / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
     assert files(folder / "checkpoints") == ["step-00000058", "step-00000060"]
-    assert files(folder) == ["checkpoints", "curves.png", "log.csv", "result.json"]
+    assert files(folder) == ["checkpoints", "curves.png", "log.csv", "result.json", "run.json"]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -148,33 +154,38 @@ def test_resumed_is_as_if_never_stopped(optimizer, tmp_path):
     whole = trained(tmp_path / "whole", 12, **what)
     trained(tmp_path / "parts", 7, **what)
     parts = trained(tmp_path / "parts", 12, resume=True, **what)
-    assert checkpoint.hashes(parts.trainers) == checkpoint.hashes(whole.trainers)
+    assert hashes(parts) == hashes(whole)
     assert [line.loss for line in parts.lines] == [line.loss for line in whole.lines]
 
 
-def test_ctrl_c_saves_and_exits(tmp_path, monkeypatch, capsys):
-    advance = Training._advance
+@pytest.mark.parametrize(("module", "name"), [(Training, "_advance"), (cli, "_progress")], ids=["in a step", "between steps"])
+def test_ctrl_c_saves_and_exits(module, name, tmp_path, monkeypatch, capsys):
+    before, folder = signal.getsignal(signal.SIGINT), tmp_path / "run"
+    arguments = ("train", "mlp", "--steps", 8, "--out", folder)
+    original = getattr(module, name)
 
-    def interrupted(self):
-        line = advance(self)
-        if line.step == 4:
+    def interrupted(*args):
+        result = original(*args)
+        if name == "_advance" and result.step == 4:
             os.kill(os.getpid(), signal.SIGINT)
-        return line
+        elif name == "_progress":
+            update = result.update
+            result.update = lambda *a, **k: (update(*a, **k), k["completed"] == 4 and os.kill(os.getpid(), signal.SIGINT))
+        return result
 
-    before = signal.getsignal(signal.SIGINT)
-    arguments = ("train", "mlp", "--steps", 8, "--out", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_advance", interrupted)
+        patch.setattr(module, name, interrupted)
         status, out, _ = optparity(patch, capsys, *arguments)
     assert status == 130
     assert "Stopped at step 4 of 8, and saved; --resume goes on." in out
+    assert files(folder / "checkpoints") == ["step-00000004"]
     assert signal.getsignal(signal.SIGINT) is before
     status, out, _ = optparity(monkeypatch, capsys, *arguments, "--resume")
     assert status == 0
     assert "Going on from step 4." in out
     assert "0 of 57,872 elements differ" in out
     expected = trained(tmp_path / "whole", 8, task="mlp").result()
-    assert json.loads((tmp_path / "run" / "result.json").read_text()) == json.loads(json.dumps(expected))
+    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(expected))
 
 
 def test_what_a_run_leaves_can_be_read(tmp_path, monkeypatch, capsys):
@@ -183,7 +194,7 @@ def test_what_a_run_leaves_can_be_read(tmp_path, monkeypatch, capsys):
     status, out, _ = optparity(monkeypatch, capsys, "train", "mlp", *arguments, "--out", folder)
     assert status == 0
     assert max(map(len, out.splitlines())) <= 100
-    assert files(folder) == ["checkpoints", "curves.png", "log.csv", "result.json"]
+    assert files(folder) == ["checkpoints", "curves.png", "log.csv", "result.json", "run.json"]
     assert files(folder / "checkpoints") == ["step-00000004", "step-00000006"]
     rows = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -213,9 +224,9 @@ def truncate(name):
     return break_it
 
 
-def other_bits(path):
+def other_rate(path):
     saved = torch.load(path / "torch.pt", weights_only=True)
-    saved["model"]["hidden.weight"][0, 0] += 1e-3
+    saved["optimizer"]["param_groups"][0]["lr"] = 0.5
     torch.save(saved, path / "torch.pt")
 
 
@@ -227,14 +238,24 @@ def flip_in_jax(path):
     file.write_bytes(data)
 
 
+def document(text):
+    return lambda path: (path / "checkpoint.json").write_text(text)
+
+
 DAMAGES = {
-    "no torch.pt": (lose("torch.pt"), "the torch side cannot be read"),
-    "half of torch.pt": (truncate("torch.pt"), "the torch side cannot be read"),
-    "other bits in torch.pt": (other_bits, "the torch side's bits are not those that were saved"),
-    "no jax": (lose("jax"), "the jax side cannot be read"),
-    "one bit of jax": (flip_in_jax, "the jax side"),
-    "no run.json": (lose("run.json"), "cannot be read"),
-    "half of run.json": (truncate("run.json"), "cannot be read"),
+    "no torch.pt": (lose("torch.pt"), "torch.pt is not as it was saved."),
+    "half of torch.pt": (truncate("torch.pt"), "torch.pt is not as it was saved."),
+    "another rate in torch.pt": (other_rate, "torch.pt is not as it was saved."),
+    "no jax": (lose("jax"), "is not as it was saved."),
+    "one bit of jax": (flip_in_jax, "is not as it was saved."),
+    "one file more": (lambda path: (path / "jax" / "more").touch(), "jax/more is not as it was saved."),
+    "no checkpoint.json": (lose("checkpoint.json"), "checkpoint.json cannot be read: FileNotFoundError"),
+    "half of checkpoint.json": (truncate("checkpoint.json"), "checkpoint.json cannot be read: JSONDecodeError"),
+    "a list": (document("[]"), "checkpoint.json cannot be read: TypeError"),
+    "no files": (document('{"step": 2}'), "checkpoint.json cannot be read: KeyError"),
+    "files are null": (document('{"step": 2, "files": null}'), "checkpoint.json is not that of step-00000002."),
+    "another step": (document('{"step": 1, "files": {}}'), "checkpoint.json is not that of step-00000002."),
+    "no step": (document('{"step": "2", "files": {}}'), "checkpoint.json is not that of step-00000002."),
 }
 
 
@@ -261,6 +282,62 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(damage, saved, tmp_path, mo
     assert message in err
 
 
+LOGS = {
+    "absent": (lambda log: log.unlink(), "log.csv cannot be read: FileNotFoundError"),
+    "empty": (lambda log: log.write_text(""), "log.csv has not the steps from 1 to 2, where the latest checkpoint is."),
+    "a line less": (lambda log: log.write_text("".join(log.read_text().splitlines(True)[:-1])), "log.csv has not the steps from 1 to 2"),
+    "other columns": (lambda log: log.write_text("a,b\n1,2\n"), "log.csv cannot be read: KeyError"),
+    "no numbers": (lambda log: log.write_text(log.read_text().replace("1,", "one,")), "log.csv cannot be read: ValueError"),
+    "not text": (lambda log: log.write_bytes(b"\xff\xfe"), "log.csv cannot be read: UnicodeDecodeError"),
+}
+
+
+@pytest.mark.parametrize("damage", LOGS)
+def test_a_damaged_log_is_refused_in_one_line(damage, saved, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    break_it, message = LOGS[damage]
+    break_it(folder / "log.csv")
+    status, out, err = optparity(monkeypatch, capsys, "train", "mlp", "--steps", 3, "--out", folder, "--resume")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"optparity: train: {folder}/{message}" in err
+
+
+def test_a_run_without_a_checkpoint_begins_again_and_says_so(saved, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    shutil.rmtree(folder / "checkpoints")
+    status, _, err = optparity(monkeypatch, capsys, "train", "mlp", "--seed", 1, "--steps", 1, "--out", folder, "--resume")
+    assert (status, err) == (2, f"optparity: train: {folder} was begun with seed 0; got 1.\n")
+    status, out, _ = optparity(monkeypatch, capsys, "train", "mlp", "--steps", 1, "--out", folder, "--resume")
+    assert status == 0
+    assert "No checkpoint yet: from the start." in out
+    assert len((folder / "log.csv").read_text().splitlines()) == 2
+
+
+def test_one_process_at_a_time(saved, monkeypatch, capsys):
+    with Training(Run("mlp"), saved, resume=True):
+        status, _, err = optparity(monkeypatch, capsys, "train", "mlp", "--out", saved, "--resume")
+    assert (status, err) == (2, f"optparity: train: {saved} is in use by another process.\n")
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+    """No file of more than 1,000 bytes can be written: the first checkpoint fails, and leaves nothing that is taken for one."""
+    folder, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        status, _, err = optparity(monkeypatch, capsys, "train", "mlp", "--steps", 2, "--checkpoint-every", 1, "--out", folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2
+    assert err.strip().count("\n") == 0
+    assert f"optparity: {folder}/checkpoints/step-00000001 cannot be written: " in err
+    assert checkpoint.latest(folder / "checkpoints") is None
+    status, _, _ = optparity(monkeypatch, capsys, "train", "mlp", "--steps", 2, "--out", folder, "--resume")
+    assert status == 0
+    assert files(folder / "checkpoints") == ["step-00000002"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -281,6 +358,9 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(damage, saved, tmp_path, mo
         (["mlp", "--steps", "0"], "Invalid value for '--steps': "),
         (["mlp", "--framework", "keras"], "unknown framework 'keras'; one of torch, jax, both is needed."),
         (["mlp", "--framework", "jax", "--gradients", "shared"], "--gradients shared: PyTorch's gradients need --framework both."),
+        (["mlp", "--framework", "torch", "--gradients", "shared"], "--gradients shared: PyTorch's gradients need --framework both."),
+        (["mlp", "--seed", "4294967296"], "Invalid value for '--seed': "),
+        (["mlp", "--set", "hidden_features=99999999999999"], ""),
         (["mlp", "--gradients", "no"], "unknown gradients 'no'; one of shared, own is needed."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

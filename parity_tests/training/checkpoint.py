@@ -1,16 +1,16 @@
 """Checkpoints that are whole or not there, whatever moment the run is killed at.
 
-A checkpoint is a folder step-NNNNNNNN: run.json, torch.pt (a PyTorch file) and jax/ (an Orbax folder), as far as the run has these
-sides. It is written under a name that begins with a dot and renamed when all of it is there; run.json holds a hash of every bit of each
-side, which is compared when it is loaded.
+A checkpoint is a folder step-NNNNNNNN: torch.pt (a PyTorch file) and jax/ (an Orbax folder), as far as the run has these sides, and
+checkpoint.json with the step and a hash of each file, which are compared before anything is loaded. It is written under a name that
+begins with a dot, and renamed when all of it is there.
 """
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-
-from ..harness.bits import digest
 
 KEEP = 2
 
@@ -19,67 +19,81 @@ class DamagedError(Exception):
     """A checkpoint that is not what was saved."""
 
 
-def hashes(trainers: Sequence, prefix: str = "") -> dict[str, str]:
-    """A hash of each side's parameters and state, or of those whose names begin with `prefix`."""
-    return {
-        trainer.name: digest([array for name, array in sorted(trainer.arrays().items()) if name.startswith(prefix)]) for trainer in trainers
-    }
-
-
-def save(folder: Path, step: int, trainers: Sequence, run: dict) -> Path:
+def save(folder: Path, step: int, trainers: Sequence) -> None:
     """Write the checkpoint of a step, and drop all but the latest `KEEP`.
 
-    Args:
-        run: what the run was asked for, as JSON.
+    Raises: OSError where a file cannot be written.
     """
     path, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
     if not path.exists():
         clear(folder)
         temporary.mkdir(parents=True)
         for trainer in trainers:
-            trainer.save(temporary)
-        (temporary / "run.json").write_text(json.dumps({"step": step, "hashes": hashes(trainers), **run}, indent=1))
+            try:
+                trainer.save(temporary)
+            except OSError:
+                raise
+            except Exception as error:  # what the libraries make of a full disk
+                raise OSError(f"{path} cannot be written: {' '.join(str(error).split())}") from error
+        (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "files": _hashes(temporary)}, indent=1))
         temporary.rename(path)
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
+    for old in _complete(folder)[:-KEEP]:
         old.rename(folder / f".{old.name}")
     clear(folder)
-    return path
 
 
 def clear(folder: Path) -> None:
     """Remove what a killed run had not finished writing, or removing."""
     for unfinished in folder.glob(".step-*"):
-        shutil.rmtree(unfinished)
+        if re.fullmatch(r"\.step-\d{8}", unfinished.name):
+            shutil.rmtree(unfinished)
 
 
 def latest(folder: Path) -> Path | None:
     """The latest checkpoint in a folder, or None."""
-    return max(folder.glob("step-*"), default=None)
+    return max(_complete(folder), default=None)
 
 
-def read(path: Path) -> dict:
-    """A checkpoint's run.json.
+def check(path: Path) -> int:
+    """The step of a checkpoint whose every file is as it was saved.
 
     Raises: DamagedError.
     """
     try:
-        return json.loads((path / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from None
+        document = json.loads((path / "checkpoint.json").read_text())
+        step, expected = document["step"], document["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path / 'checkpoint.json'} cannot be read: {type(error).__name__}: {error}") from None
+    if type(step) is not int or path.name != f"step-{step:08d}" or not isinstance(expected, dict):
+        raise DamagedError(f"{path / 'checkpoint.json'} is not that of {path.name}.")
+    found = _hashes(path)
+    for name in sorted(found.keys() | set(expected)):
+        if found.get(name) != expected.get(name):
+            raise DamagedError(f"{path / name} is not as it was saved.")
+    return step
 
 
 def load(path: Path, trainers: Sequence) -> int:
     """Give the trainers the parameters and state of a checkpoint; its step.
 
-    Raises: DamagedError where a file is missing, cannot be read, or holds other bits than were saved.
+    Raises: DamagedError where a file is not as it was saved, before anything is loaded.
     """
-    run = read(path)
+    step = check(path)
     for trainer in trainers:
-        try:
-            trainer.load(path)
-        except Exception as error:  # whatever the libraries make of a damaged file
-            raise DamagedError(f"{path}: the {trainer.name} side cannot be read: {type(error).__name__}: {error}") from error
-    for name, found in hashes(trainers).items():
-        if found != run["hashes"].get(name):
-            raise DamagedError(f"{path}: the {name} side's bits are not those that were saved")
-    return run["step"]
+        trainer.load(path)
+    return step
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """The SHA-256 of each file in a folder but checkpoint.json."""
+    found = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_file() and name != "checkpoint.json":
+            with file.open("rb") as opened:
+                found[name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from ..files import replacing
 from .run import Line
 
 STYLE = {"torch": ("tab:orange", "-", "PyTorch"), "jax": ("tab:blue", "--", "JAX")}
@@ -49,7 +50,6 @@ def draw(lines: Sequence[Line], result: dict[str, Any], path: Path) -> None:
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     axes[-1, 0].set_xlabel("step")
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)

@@ -1,13 +1,15 @@
 """The loop: batches to one side or to both, a line of the log for each step, checkpoints, and going on from one."""
 
 import csv
+import fcntl
 import functools
 import json
 import math
+import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from flax import nnx
 import jaxopt_impl
 
 from ..data import unigram_entropy
-from ..harness.bits import differing, ulp_distance
+from ..files import replacing
+from ..harness.bits import differing, digest, ulp_distance
 from ..harness.subnormals import torch_flushing_like_jax
 from ..harness.table import OPTIMIZERS, in_torch
 from ..models import in_flax, weights
@@ -64,8 +67,10 @@ class Line:
     distance: float | None = None  # |θ_jax − θ_torch| / |θ_torch|
 
     @staticmethod
-    def columns(sides: Sequence[str]) -> list[str]:
-        by_side = [f"{what}_{side}" for what in ("loss", "held_out") for side in sides]
+    def columns(run: Run) -> list[str]:
+        sides = FRAMEWORKS[run.framework]
+        learning = sides[:1] if run.gradients == "shared" else sides
+        by_side = [*(f"loss_{side}" for side in learning), *(f"held_out_{side}" for side in sides)]
         return ["step", *by_side, *(("differing", "max_ulp", "distance") if len(sides) > 1 else ())]
 
     def row(self) -> dict[str, Any]:
@@ -91,42 +96,59 @@ class Line:
 
 
 class Training:
-    """A run in its folder: log.csv, checkpoints/, and in the end result.json.
+    """A run in its folder: run.json, log.csv, checkpoints/, and in the end result.json. A context manager, which locks the folder.
 
     Args:
         run: what is trained.
         folder: where. With `resume` what is there is gone on with, from its latest checkpoint, or from the start where there is none yet.
 
-    Raises: ValueError for what a model, an optimizer or the data refuses, a folder that holds a run already, or a checkpoint of another
-        run; checkpoint.DamagedError for one that is not whole.
+    Raises: ValueError for what a model, an optimizer or the data refuses; a folder that is in use, holds a run already, or holds another
+        one; a log that is not its run's. checkpoint.DamagedError for a checkpoint that is not whole. OSError where a file cannot be
+        written.
     """
 
     def __init__(self, run: Run, folder: Path, *, resume: bool = False):
-        self.run, self.folder = run, folder
-        self.log, self.checkpoints = folder / "log.csv", folder / "checkpoints"
-        self.sides = FRAMEWORKS[run.framework]
-        self.task = TASKS[run.task]
+        self.task, self.folder = TASKS[run.task], folder
+        self.log, self.checkpoints, self._about = folder / "log.csv", folder / "checkpoints", folder / "run.json"
         self.data, self.arguments = self.task.arguments(run.settings)
-        self.batch_size = run.batch_size or self.task.batch_size
+        rates = self.task.learning_rates
+        rate = rates.get(run.optimizer, OPTIMIZERS[run.optimizer].learning_rate) if run.learning_rate is None else run.learning_rate
+        self.run = replace(run, learning_rate=rate, batch_size=run.batch_size or self.task.batch_size)
         if self.batch_size > len(self.data.inputs):
             raise ValueError(f"train: batch_size <= {len(self.data.inputs)}, the number of examples; got {self.batch_size}.")
-        if not resume and (self.log.exists() or checkpoint.latest(self.checkpoints)):
+        if not resume and (self._about.exists() or self.log.exists() or self.checkpoints.exists()):
             raise ValueError(f"train: {folder} holds a run already; --resume goes on with it, --out names another folder.")
         self.trainers = self._trainers()
         self.step, self.lines = 0, []
-        if resume:
-            self._resume()
-        folder.mkdir(parents=True, exist_ok=True)
-        self._write_log()
+        self._stack = ExitStack()
+        with self._stack:
+            if folder.exists():
+                self._stack.enter_context(_locked(folder))
+                self._resume()
+            else:
+                folder.mkdir(parents=True)
+                self._stack.enter_context(_locked(folder))
+            self._write()
+            self._stack = self._stack.pop_all()  # from here on until the end of the run
+
+    def __enter__(self) -> "Training":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    @property
+    def batch_size(self) -> int:
+        return self.run.batch_size or 0
 
     def _trainers(self) -> list:
         """The sides, which start at the same bits."""
         run, trainers = self.run, []
-        default = self.task.learning_rates.get(run.optimizer, OPTIMIZERS[run.optimizer].learning_rate)
-        options = {"learning_rate": default if run.learning_rate is None else run.learning_rate, **run.options}
+        options = {"learning_rate": run.learning_rate, **run.options}
         tx = jaxopt_impl.OPTIMIZERS[run.optimizer](**options)
         start = weights.from_flax(getattr(in_flax, self.task.model)(**self.arguments, rngs=nnx.Rngs(run.seed)))
-        if "torch" in self.sides:
+        sides = FRAMEWORKS[run.framework]
+        if "torch" in sides:
             import torch_ref
 
             from .in_torch import Trainer
@@ -134,40 +156,53 @@ class Training:
             make = torch_ref.OPTIMIZERS[run.optimizer]
             optimizer = functools.partial(make, **in_torch(options))
             trainers.append(Trainer(self.task.model, self.arguments, self.task.loss, optimizer, start))
-        if "jax" in self.sides:
+        if "jax" in sides:
             from .in_flax import Trainer
 
             trainers.append(Trainer(self.task.model, self.arguments, self.task.loss, tx, start))
         return trainers
 
     def _resume(self) -> None:
-        checkpoint.clear(self.checkpoints)
-        path = checkpoint.latest(self.checkpoints)
-        if path is None:
+        """Go on where the folder's run is, if it holds one."""
+        if not self._about.exists():
             return
-        begun, now = checkpoint.read(path)["run"], json.loads(json.dumps(asdict(self.run)))
+        begun, now = _read(self._about), json.loads(json.dumps(asdict(self.run)))
         for key, value in now.items():
             if begun.get(key) != value:
                 raise ValueError(f"train: {self.folder} was begun with {key} {begun.get(key)}; got {value}.")
-        self.step = checkpoint.load(path, self.trainers)
-        text = self.log.read_text().splitlines(keepends=True)
-        whole = (row for row in text if row.endswith("\n"))  # a killed run may leave a part of a line
-        self.lines = [line for line in map(Line.parse, csv.DictReader(whole)) if line.step <= self.step]
+        checkpoint.clear(self.checkpoints)
+        path = checkpoint.latest(self.checkpoints)
+        if path is not None:
+            self.step = checkpoint.load(path, self.trainers)
+            self.lines = self._read_log()
 
-    def _write_log(self) -> None:
-        """The log as far as the run has come."""
-        temporary = self.log.with_name(".log.csv")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, Line.columns(self.sides))
+    def _read_log(self) -> list[Line]:
+        """The lines up to the step that the run has come to."""
+        try:
+            text = self.log.read_text().splitlines(keepends=True)
+            whole = (row for row in text if row.endswith("\n"))  # a killed run may leave a part of a line
+            lines = [line for line in map(Line.parse, csv.DictReader(whole)) if line.step <= self.step]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"train: {self.log} cannot be read: {type(error).__name__}: {error}") from None
+        if [line.step for line in lines] != list(range(1, self.step + 1)):
+            raise ValueError(f"train: {self.log} has not the steps from 1 to {self.step}, where the latest checkpoint is.")
+        return lines
+
+    def _write(self) -> None:
+        """What is trained, and the log as far as the run has come."""
+        with replacing(self._about) as temporary:
+            temporary.write_text(json.dumps(asdict(self.run), indent=1))
+        with replacing(self.log) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, Line.columns(self.run))
             writer.writeheader()
             writer.writerows(line.row() for line in self.lines)
-        temporary.replace(self.log)
 
     def go(self, steps: int, *, eval_every: int = 100, checkpoint_every: int = 100) -> Iterator[Line]:
-        """Train up to so many steps, and give the line of each; save the last one, too, and where Ctrl-C (or SIGTERM) ends the run."""
-        flushing = torch_flushing_like_jax() if "torch" in self.sides else nullcontext()
+        """Train up to so many steps, and give the line of each. Ctrl-C (or SIGTERM) ends the run after its step; the last step is saved."""
+        flushing = torch_flushing_like_jax() if self.trainers[0].name == "torch" else nullcontext()
         with flushing, _asked_to_stop() as asked, self.log.open("a", newline="") as file:
-            writer = csv.DictWriter(file, Line.columns(self.sides))
+            writer = csv.DictWriter(file, Line.columns(self.run))
+            saved = self.step
             while self.step < steps and not asked:
                 self.step += 1
                 line = self._advance()
@@ -176,12 +211,15 @@ class Training:
                 self.lines.append(line)
                 writer.writerow(line.row())
                 file.flush()
-                if self.step % checkpoint_every == 0 or self.step == steps or asked:
-                    self.save()
+                if self.step % checkpoint_every == 0:
+                    saved = self._save()
                 yield line
+            if saved != self.step:
+                self._save()
 
-    def save(self) -> None:
-        checkpoint.save(self.checkpoints, self.step, self.trainers, {"run": asdict(self.run)})
+    def _save(self) -> int:
+        checkpoint.save(self.checkpoints, self.step, self.trainers)
+        return self.step
 
     def _advance(self) -> Line:
         inputs, targets = self.data.batch(self.step, self.batch_size, self.run.seed)
@@ -206,21 +244,50 @@ class Training:
         return loss, float(1 - loss / targets.var() if right is None else right.mean())
 
     def result(self) -> dict[str, Any]:
-        """What the run has come to, as JSON; also written to result.json."""
+        """What the run has come to, as JSON (null for what is not finite); also written to result.json."""
         scores = {trainer.name: self._evaluate(trainer) for trainer in self.trainers}
         found: dict[str, Any] = {"run": asdict(self.run), "arguments": self.arguments, "steps": self.step}
-        found["held_out"] = {side: loss for side, (loss, _) in scores.items()}
-        found["accuracy" if self.task.loss == "cross_entropy" else "r2"] = {side: score for side, (_, score) in scores.items()}
+        found["held_out"] = {side: _finite(loss) for side, (loss, _) in scores.items()}
+        found[self.task.score] = {side: _finite(score) for side, (_, score) in scores.items()}
         if self.task.model == "GPT":
             found["unigram_entropy"] = unigram_entropy(self.data.held_out_targets)
-        if len(self.trainers) > 1:
+        arrays = {trainer.name: trainer.arrays() for trainer in self.trainers}
+        if len(arrays) > 1:
             found["differing"] = sum(line.differing or 0 for line in self.lines)
-            found["elements"] = sum(array.size for array in self.trainers[0].arrays().values())
-        found["parameters"] = checkpoint.hashes(self.trainers, "params.")
-        temporary = self.folder / ".result.json"
-        temporary.write_text(json.dumps(found, indent=1))
-        temporary.replace(self.folder / "result.json")
+            found["elements"] = sum(array.size for array in arrays["torch"].values())
+        # A hash of the parameters' bits, which do not depend on the framework.
+        found["parameters"] = {side: digest([of[name] for name in sorted(of) if name.startswith("params.")]) for side, of in arrays.items()}
+        with replacing(self.folder / "result.json") as temporary:
+            temporary.write_text(json.dumps(found, indent=1))
         return found
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"train: {path} cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"train: {path} cannot be read: it holds no run.")
+    return document
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Within it, the folder is this process's; the lock goes with the process, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"train: {folder} is in use by another process.") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _apart(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[int, int, float]:
@@ -236,8 +303,9 @@ def _apart(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) ->
         if different.any():
             differ, farthest = differ + int(different.sum()), max(farthest, int(ulp_distance(a, b).max()))
         if name.startswith("params."):
-            square += float(np.square(a.astype(np.float64) - b).sum())
-            length += float(np.square(b.astype(np.float64)).sum())
+            with np.errstate(all="ignore"):  # a run that diverges has infinities
+                square += float(np.square(a.astype(np.float64) - b).sum())
+                length += float(np.square(b.astype(np.float64)).sum())
     return differ, farthest, math.sqrt(square / length) if length else 0.0
 
 

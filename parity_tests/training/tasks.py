@@ -18,6 +18,7 @@ class Task:
         load: from `settings` the data, and the rest of the model's arguments, which the data determines.
         settings: the model's arguments that one may choose, with what they are otherwise.
         batch_size, steps: what they are by default.
+        unit: what is counted as throughput.
         learning_rates: optimizer -> η where the one documented for the classifier is too large here.
     """
 
@@ -27,7 +28,13 @@ class Task:
     settings: dict[str, int]
     batch_size: int
     steps: int
+    unit: str = "examples"
     learning_rates: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> str:
+        """What is right of what is held out: "accuracy", or "r2", the share of the targets' variance that is explained."""
+        return "accuracy" if self.loss == "cross_entropy" else "r2"
 
     def arguments(self, chosen: Mapping[str, int]) -> tuple[Data, dict[str, int]]:
         """The data, and the model's arguments, with these of `settings` chosen.
@@ -37,7 +44,7 @@ class Task:
         for name, value in chosen.items():
             if name not in self.settings:
                 raise ValueError(f"{self.model}: unknown setting {name!r}; one of {', '.join(self.settings)} is needed.")
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{self.model}: {name} is a positive integer; got {value}.")
         settings = {**self.settings, **chosen}
         data, determined = self.load(settings)
@@ -83,6 +90,7 @@ TASKS = {
         {"block_size": 64, "n_layer": 2, "n_head": 4, "n_embd": 64},
         batch_size=16,
         steps=1000,
+        unit="characters",
         learning_rates={"rmsprop": 0.001},
     ),
 }
