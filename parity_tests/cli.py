@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import jaxopt_impl
-from jaxopt_impl.accounting import CONVENTIONS, PRESETS, Setup, Transformer, estimate, from_dict, parallel
+from jaxopt_impl.accounting import CONVENTIONS, PRESETS, Setup, Transformer, checks, estimate, from_dict, parallel
 
-from . import checking, costing, doctor, drift
+from . import checking, convert, costing, doctor, drift
 from .files import replacing
 from .harness import golden
 from .harness.table import DTYPES, OPTIMIZERS
@@ -196,7 +196,7 @@ def cost(
     try:
         document = costing.read(model) | _assignments("--set", setting, costing.KEYS)
         _one_of("optimizer", [optimizer], OPTIMIZERS)
-        options = _assignments("--option", option, inspect.signature(jaxopt_impl.OPTIMIZERS[optimizer]).parameters)
+        options = _options(optimizer, option)
         setup = Setup(
             *(optimizer, options, framework, dtype or "", attention, recompute),
             *(tensor_parallel, sequence_parallel, zero_stage, data_parallel),
@@ -299,6 +299,44 @@ def train(
     raise typer.Exit(1 if run.gradients == "shared" and result["differing"] else 0)
 
 
+@app.command("convert")
+def convert_(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A torch checkpoint (.pt, .pth), a .safetensors file, or an Orbax folder.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Likewise; a name without a suffix is an Orbax folder's.")],
+    optimizer: Annotated[str | None, typer.Option(metavar="CLASS", help="Adam, SGD, ...: needed where the file does not tell.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Steps taken, where torch does not hold it: SGD, Momentum.")] = None,
+    missing: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A parameter that may have no state where others have. May be repeated.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="FILE.pt", help="Whose groups to take, where IN has none: the same model and optimizer in torch.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")] = False,
+) -> None:
+    """Convert a checkpoint of a model and its optimizer between PyTorch, Orbax and safetensors, every bit of it, both ways."""
+    try:
+        forms = [convert.form(path) for path in (source, target)]
+        packages = {"torch": "torch", "orbax": "orbax", "safetensors": "safetensors"}
+        _need(*dict.fromkeys(packages[form] for form in [*forms, *(["torch"] if like else [])]), extras="cli,torch,convert")
+        if target.exists() and not force:
+            _fail(f"{target} is there already; --force replaces it.")
+        if forms[0] == forms[1]:
+            _fail(f"{source} and {target} have one format, {forms[0]}; there is nothing to convert.")
+        checkpoint = convert.read(source, convert.Given(optimizer, step, missing or (), like))
+        table = _table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
+        for row in convert.rows(checkpoint):
+            table.add_row(*row)
+        console.print(table)
+        with _progress() as progress:
+            bar = progress.add_task(str(target), total=checkpoint.size)
+            convert.write(checkpoint, target, force=force, tell=lambda written: progress.update(bar, completed=written))
+    except convert.RefusedError as error:
+        _fail(str(error))
+    for note in convert.notes(checkpoint, target):
+        console.print(note, highlight=False, soft_wrap=True)
+    console.print(f"{checkpoint.size:,} bytes of tensors written to {target}", highlight=False, soft_wrap=True)
+
+
 def _show_training(result: dict) -> None:
     score = "accuracy" if "accuracy" in result else "r2"
     table = _table("side", "steps", "held-out loss", f"held-out {score}", "hash of the parameters")
@@ -314,15 +352,13 @@ def _show_training(result: dict) -> None:
 
 
 def _options(optimizer: str, given: list[str] | None) -> dict[str, Any]:
-    """Arguments of an optimizer but the learning rate, each of the kind that it has by default."""
-    known = {name: p for name, p in inspect.signature(jaxopt_impl.OPTIMIZERS[optimizer]).parameters.items() if name != "learning_rate"}
+    """Arguments of an optimizer but the learning rate."""
+    known = [name for name in inspect.signature(jaxopt_impl.OPTIMIZERS[optimizer]).parameters if name != "learning_rate"]
     found = _assignments("--option", given, known)
-    for key, value in found.items():
-        kinds, needed = {bool: ({bool}, "true or false"), float: ({int, float}, "a number")}.get(
-            type(known[key].default), ({str}, "a name")
-        )
-        if type(value) not in kinds:
-            _fail(f"--option {key}={value}: {needed} is needed.")
+    try:
+        checks.options(optimizer, found)
+    except ValueError as error:
+        _fail(str(error))
     return found
 
 
@@ -386,7 +422,7 @@ def _table(*headers: str, right: Iterable[str] = ()) -> Table:
 
 def _progress() -> Progress:
     columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _need(*packages: str, extras: str = "cli,torch") -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from jaxopt_impl.accounting import COMPONENTS, CONVENTIONS, PRESETS, Cruncher, Estimate, Memory, Transformer
 
+from .files import replacing
+
 COLORS = dict(zip(COMPONENTS, ("#77aadd", "#99ddff", "#44bb99", "#eedd88", "#ee8866"), strict=True))
 KEYS = ["model", *(field.name for model in (Transformer, Cruncher) for field in fields(model))]
 TITLES = {name: name.replace("_", " ") for name in COMPONENTS}
@@ -21,12 +23,20 @@ def read(name: str) -> dict[str, Any]:
     """
     if name in PRESETS:
         return {"model": type(PRESETS[name]).__name__.lower(), **vars(PRESETS[name])}
-    if not Path(name).is_file():
-        raise ValueError(f"unknown preset {name!r}, and no file of that name; one of {', '.join(PRESETS)} is needed.")
     try:
-        document = json.loads(Path(name).read_text())
-    except (OSError, ValueError) as error:
+        if not Path(name).is_file():
+            raise ValueError(f"unknown preset {name!r}, and no file of that name; one of {', '.join(PRESETS)} is needed.")
+        text = Path(name).read_text()
+    except OSError as error:
+        raise ValueError(f"{name[:100]} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
         raise ValueError(f"{name} cannot be read as JSON: {error}") from None
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{name} cannot be read as JSON: it is nested too deep.") from None
     if not isinstance(document, dict):
         raise ValueError(f"{name}: an object with the keys of a configuration is needed.")
     return document
@@ -58,7 +68,12 @@ def in_bytes(count: int) -> str:
 
 
 def plot(cost: Estimate, title: str, path: Path, fits: float | None = None) -> None:
-    """Draw the components as stacked bars, one for each count, and the limit."""
+    """Draw the components as stacked bars, one for each count, and the limit.
+
+    The picture is there whole or not at all; a symbolic link stays, and what it points to is replaced.
+
+    Raises: OSError where `path` cannot be written, or is there and no regular file.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -75,10 +90,11 @@ def plot(cost: Estimate, title: str, path: Path, fits: float | None = None) -> N
     axis.set_title(title, loc="left", fontsize=11)
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=6, fontsize=9, frameon=False)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=150, format=path.suffix.lstrip("."))
-    temporary.replace(path)
-    plt.close(figure)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150, format=path.suffix.lstrip("."))
+    finally:
+        plt.close(figure)
 
 
 def _bars(axis: Any, memories: Sequence[Memory], scale: float, largest: int) -> None:

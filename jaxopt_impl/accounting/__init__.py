@@ -8,7 +8,7 @@
 
 from .cruncher import Cruncher
 from .estimate import Estimate, estimate
-from .measured import jax_flops, jax_memory, measure_jax, measure_torch, torch_flops
+from .measured import jax_flops, jax_memory, measure_jax, measure_torch, torch_flops, torch_peak
 from .memory import COMPONENTS, Memory
 from .parallel import Setup
 from .presets import PRESETS, from_dict
@@ -32,4 +32,5 @@ __all__ = [
     "measure_torch",
     "state",
     "torch_flops",
+    "torch_peak",
 ]

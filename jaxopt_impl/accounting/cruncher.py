@@ -53,6 +53,25 @@ class Cruncher:
         difference). XLA's `temp_size` is another thing: it also holds gradients of activations, and lets results lie in output buffers
         (B·D·min(L + 1, 3) numbers where B <= D and the weights come in order; jax 0.10.2, CPU).
         """
+        checks.size("cruncher", batch=batch)
+        checks.one_of("cruncher", ("the article", "torch", "jax"), by=by)
+        checks.dtype("cruncher", dtype)
         b, width = batch, self.dim
         numbers = b * width * self.num_layers + {"the article": 0, "torch": b * width + 2 * b, "jax": b * width + b}[by]
         return total([(dtype, numbers * itemsize(dtype))])
+
+    def temporaries(self, batch: int, dtype: str = "float32") -> dict[str, Bytes]:
+        """What PyTorch's backward pass holds beyond `activations`, bytes at each of its places; the step needs the largest of them.
+
+        Gradients of activations, and of the weight at work before it is added to one that stands already, less what is freed by then.
+        """
+        checks.size("cruncher", batch=batch)
+        checks.dtype("cruncher", dtype)
+        b, d, layers = batch, self.dim, self.num_layers
+        kept = b * d * (layers + 1) + 2 * b
+        target = b  # stays, since the caller has it
+        needed = {"loss": kept + b, "final": target + b * d * (layers + 1) + b + d + (b * d if layers else 0)}
+        if layers:
+            needed["last layer"] = target + b * d * layers + b * d + d * d + (b * d if layers > 1 else 0)
+        loss = 2  # itself and its gradient
+        return {name: total([(dtype, max(numbers + loss - kept, 0) * itemsize(dtype))]) for name, numbers in needed.items()}

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from .cruncher import Cruncher
-from .memory import Bytes, Memory, itemsize, nbytes, plus, scaled, total
+from .memory import Bytes, Memory, itemsize, nbytes, plus, total
 from .parallel import Setup
 from .state import state
 from .transformer import CONVENTIONS, Transformer
@@ -22,7 +22,7 @@ class Estimate:
         parameters: of the whole model.
         parts: parameters by part; one part where the model has no parts.
         memory: of one device, by each count; the textbooks' first.
-        flops: of the step over all devices, by convention.
+        flops: of the step over all data-parallel replicas, by convention: the model's own, as if tensor parallelism did nothing twice.
     """
 
     parameters: int
@@ -47,7 +47,8 @@ def estimate(
 
     Two counts. The textbooks': P parameters and gradients, a whole number of accumulators, the article's or Korthikanti's activations.
     The executed: the state with its step counters, what autograd keeps to the byte (for a Transformer in JAX still PyTorch's list,
-    where XLA decides for itself), and as temporaries what is recomputed and, in JAX without donation, the step's outputs.
+    where XLA decides for itself), and as temporaries what is recomputed, in PyTorch the backward pass's gradients in flight
+    (`Transformer.temporaries`, an upper bound) and, in JAX without donation, the step's outputs. `Memory.fits` says what is not counted.
 
     Args:
         batch: sequences (rows, for a Cruncher) on one data-parallel device.
@@ -57,11 +58,17 @@ def estimate(
     Example:
         >>> cost = estimate(Cruncher(4, 2), batch=2, setup=Setup("adagrad"))
         >>> [(memory.label, memory.total) for memory in cost.memory]
-        [('the article', 496), ('executed (torch)', 556)]
+        [('the article', 496), ('executed (torch)', 652)]
         >>> cost.flops
         {'6nd': 432, 'executed': 368}
     """
-    setup = setup or Setup()
+    setup = Setup() if setup is None else setup
+    if not isinstance(setup, Setup):
+        raise ValueError(f"estimate: setup is a Setup; got {setup!r}.")
+    if isinstance(conventions, str):
+        raise ValueError(f"estimate: conventions are several names; got {conventions!r}.")
+    if not isinstance(model, Cruncher | Transformer):
+        raise ValueError(f"estimate: a Transformer or a Cruncher is needed, as PRESETS['gpt2'] is; got {model!r}.")
     if isinstance(model, Cruncher):
         if seq is not None:
             raise ValueError("cruncher: seq is for a transformer.")
@@ -73,10 +80,13 @@ def estimate(
     textbook = model.activations(batch, seq, "korthikanti", setup.recompute, **how)
     how["attention"] = setup.attention
     executed = model.activations(batch, seq, "executed", setup.recompute, **how)
-    whole, kept = (model.block_activations(batch, seq, "executed", recompute, **how) for recompute in ("none", setup.recompute))
-    again = {dtype: count - kept.get(dtype, 0) for dtype, count in whole.items()}
+    if setup.framework == "torch":
+        temporaries = _largest(model.temporaries(batch, seq, setup.recompute, **how))
+    else:
+        whole, kept = (model.block_activations(batch, seq, "executed", recompute, **how) for recompute in ("none", setup.recompute))
+        temporaries = {dtype: count - kept.get(dtype, 0) for dtype, count in whole.items()}
     weights = model.weights(setup.tensor_parallel)
-    memory = _counts(weights, setup, ("korthikanti", f"executed ({setup.framework})"), (textbook, executed), again)
+    memory = _counts(weights, setup, ("korthikanti", f"executed ({setup.framework})"), (textbook, executed), temporaries)
     executed_as = {"recompute": setup.recompute, "attention": setup.attention}
     replicas = setup.data_parallel
     flops = {name: replicas * model.flops(batch, seq, name, **executed_as) for name in conventions or CONVENTIONS}
@@ -88,13 +98,14 @@ def _cruncher(model: Cruncher, batch: int, setup: Setup, conventions: Sequence[s
         raise ValueError("cruncher: tensor_parallel, sequence_parallel, recompute and attention are for a transformer.")
     labels = "the article", f"executed ({setup.framework})"
     activations = [model.activations(batch, by, setup.dtype) for by in ("the article", setup.framework)]
-    memory = _counts(model.weights(), setup, labels, activations, {})
+    temporaries = _largest(model.temporaries(batch, setup.dtype)) if setup.framework == "torch" else {}
+    memory = _counts(model.weights(), setup, labels, activations, temporaries)
     flops = {name: setup.data_parallel * model.flops(batch, name) for name in conventions or model.conventions}
     return Estimate(model.parameters, {"layers": model.parameters - model.dim, "final": model.dim}, memory, flops)
 
 
 def _counts(
-    weights: dict[str, tuple[int, ...]], setup: Setup, labels: Sequence[str], activations: Sequence[Bytes], again: Bytes
+    weights: dict[str, tuple[int, ...]], setup: Setup, labels: Sequence[str], activations: Sequence[Bytes], temporaries: Bytes
 ) -> tuple[Memory, ...]:
     """Both counts of the same weights: what ZeRO divides, what a master copy and donation add."""
     dtype, master = setup.dtype, "float32" if setup.mixed_precision else setup.dtype
@@ -104,11 +115,15 @@ def _counts(
     found = state(setup.optimizer, held, setup.framework, **setup.options)
 
     def sharded(component: str, whole: Bytes) -> dict[str, int]:
-        return scaled(whole, lambda count: -(-count // setup.sharded(component)))
+        return {dtype: -(-count // itemsize(dtype) // setup.sharded(component)) * itemsize(dtype) for dtype, count in whole.items()}
 
     p, g = sharded("parameters", parameters), sharded("gradients", parameters)
     arrays = sharded("optimizer_state", plus(copy, found.arrays))
     s = plus(arrays, found.scalars)
     outputs = plus(p, s) if setup.framework == "jax" and not setup.donate else {}
     textbook = Memory(labels[0], p, g, arrays, activations[0], {})
-    return textbook, Memory(labels[1], p, g, s, activations[1], plus(again, outputs))
+    return textbook, Memory(labels[1], p, g, s, activations[1], plus(temporaries, outputs))
+
+
+def _largest(places: dict[str, Bytes]) -> Bytes:
+    return max(places.values(), key=lambda found: sum(found.values()))

@@ -16,7 +16,8 @@ from .state import state
 def measure_torch(module: Any, loss: Callable[[], Any], optimizer: str = "adam", **options: Any) -> Memory:
     """The memory of an `nn.Module`: parameters, gradients and state exactly, activations by running `loss()` once.
 
-    Activations are the storages that autograd keeps, each once, parameters excluded; on `device="meta"` nothing is allocated.
+    Activations are the storages that autograd keeps, each once, parameters excluded; on `device="meta"` nothing is allocated. What the
+    backward pass has in flight is not among them: see `torch_peak`.
     """
     import torch
 
@@ -47,6 +48,50 @@ def torch_flops(loss: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
         loss().backward()
     return counter.get_total_flops()
+
+
+def torch_peak(loss: Callable[[], Any]) -> int:
+    """The most bytes of tensors that `loss()` and its backward pass hold at a time, beyond those that were there before.
+
+    By the storages that operations return, until they are freed; so on `device="meta"` nothing is allocated. What a kernel allocates for
+    itself is not seen, nor what the allocator rounds up. Gradients accumulate.
+    """
+    import weakref
+
+    from torch import Tensor
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Peak(TorchDispatchMode):
+        now = most = 0
+
+        def __init__(self):
+            super().__init__()
+            self.known = weakref.WeakSet()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            del types
+            for leaf in tree_leaves((args, kwargs)):
+                if isinstance(leaf, Tensor):
+                    self.known.add(leaf.untyped_storage())  # made before, or by an operation and counted
+            out = func(*args, **(kwargs or {}))
+            for leaf in tree_leaves(out):
+                if isinstance(leaf, Tensor) and leaf.untyped_storage() not in self.known:
+                    self._count(leaf.untyped_storage())
+            return out
+
+        def _count(self, storage):
+            self.known.add(storage)
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._freed, storage.nbytes())
+
+        def _freed(self, count):
+            self.now -= count
+
+    with Peak() as peak:
+        loss().backward()
+    return peak.most
 
 
 def measure_jax(loss: Callable[..., Any], params: Any, *data: Any, optimizer: Any = "adam", **options: Any) -> Memory:

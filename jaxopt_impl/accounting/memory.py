@@ -1,6 +1,6 @@
 """Bytes: of which component, in which dtype, and by whose count."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
@@ -12,13 +12,15 @@ Bytes = Mapping[str, int]  # dtype -> bytes
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory of one device at the end of the backward pass, in bytes per component and dtype.
+    """The memory of one device where a step holds most, in bytes per component and dtype: an upper bound, since not all of it need
+    exist at once (gradients that are not there yet when the backward pass begins).
 
     Attributes:
         label: who counts: "the article", "korthikanti", "executed (torch)", "measured (jax)", ...
         parameters, gradients, optimizer_state: what their names say; a float32 master copy is optimizer state.
         activations: what the forward pass keeps for the backward pass, parameters excluded.
-        temporaries: outputs that stand beside their inputs, and what recomputation makes anew.
+        temporaries: what else the step holds: by the executed count in PyTorch the gradients in flight in the backward pass, and what
+            recomputation makes anew; in JAX outputs that stand beside their inputs.
     """
 
     label: str
@@ -42,7 +44,13 @@ class Memory:
         return sum(self.totals.values())
 
     def fits(self, gigabytes: float) -> bool:
-        """Whether the total is at most so many GB of 1e9 bytes. The allocator's own overhead is not in it."""
+        """Whether the total is at most so many GB of 1e9 bytes.
+
+        Not in it: what the allocator rounds up and cannot use; the frameworks' own (the CUDA context, workspaces of cuBLAS and other
+        kernels, profilers); buffers of communication (DDP's buckets, what sequence parallelism gathers, what ZeRO's stage 3 gathers);
+        the optimizer's temporaries, made when activations are gone (torch's `foreach` may need P numbers or more); what the caller holds
+        on to, such as the logits; data beyond the batch at work; evaluation. In JAX also gradients of activations, XLA's to arrange.
+        """
         return self.total <= gigabytes * 1e9
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,7 +81,3 @@ def total(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 def plus(*several: Bytes) -> dict[str, int]:
     return total(pair for one in several for pair in one.items())
-
-
-def scaled(one: Bytes, by: Callable[[int], int]) -> dict[str, int]:
-    return {dtype: by(count) for dtype, count in one.items()}

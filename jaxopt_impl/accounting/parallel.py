@@ -27,7 +27,7 @@ class Setup:
         tensor_parallel: t; attention heads, the MLP and the vocabulary are divided by it, norms are not.
         sequence_parallel: what tensor parallelism does not divide is divided by t along the sequence.
         zero_stage: 1 divides the optimizer's state by `data_parallel`, 2 the gradients as well, 3 the parameters as well (ZeRO,
-            arXiv 1910.02054). What stage 3 gathers for the layer at work is not counted.
+            arXiv 1910.02054), elements rounded up. What stage 3 gathers for the layer at work is not counted.
         data_parallel: N.
         mixed_precision: parameters and gradients in a half dtype, float32 master copy and state: Adam's 2 + 2 + 12 bytes.
         donate: in JAX, the step's outputs take the place of its inputs; without it both exist ("temporaries").
@@ -48,6 +48,8 @@ class Setup:
     donate: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping):
+            raise ValueError(f"setup: options are a mapping of names to values; got {self.options!r}.")
         checks.one_of("setup", FRAMEWORKS, framework=self.framework)
         checks.one_of("setup", ATTENTION, attention=self.attention)
         checks.one_of("setup", RECOMPUTE, recompute=self.recompute)

@@ -1,6 +1,5 @@
 """The optimizer's state, from the transforms themselves: `jax.eval_shape` of their `init`, so that every flag counts by itself."""
 
-import inspect
 import warnings
 from typing import Any, NamedTuple
 
@@ -36,7 +35,8 @@ def state(optimizer: str | optax.GradientTransformation, params: Any, framework:
         params: a pytree of arrays or `jax.ShapeDtypeStruct`s; nothing is allocated.
         framework: whose layout: "jax" or "torch".
         options: the optimizer's arguments (`amsgrad=True`, `accumulator_dtype="float32"`); the learning rate may be left out.
-    Raises: ValueError for an unknown optimizer or option, or where PyTorch's layout of an optax transform is asked for.
+    Raises: ValueError for an unknown optimizer or option, an option of another kind than its default, or where PyTorch's layout of an
+        optax transform is asked for.
     Example:
         >>> state("adam", {"w": jax.ShapeDtypeStruct((3, 4), "float32")}, amsgrad=True).bytes
         {'float32': 144, 'int32': 4}
@@ -60,14 +60,10 @@ def transform(optimizer: str | optax.GradientTransformation, **options: Any) -> 
     if not isinstance(optimizer, str):
         if options:
             raise ValueError(f"accounting: options are for an optimizer named by its name; got an optax transform and {options}.")
+        if not callable(getattr(optimizer, "init", None)):
+            raise ValueError(f"accounting: an optimizer is a name of jaxopt_impl.OPTIMIZERS or an optax transform; got {optimizer!r}.")
         return optimizer
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {optimizer!r}; one of {', '.join(OPTIMIZERS)} is needed.")
-    known = inspect.signature(OPTIMIZERS[optimizer]).parameters
-    for name, value in options.items():
-        checks.one_of(optimizer, known, option=name)
-        if isinstance(known[name].default, bool):
-            checks.flag(optimizer, **{name: value})
+    checks.options(optimizer, options)
     return OPTIMIZERS[optimizer](**{"learning_rate": 0.0, **options})
 
 

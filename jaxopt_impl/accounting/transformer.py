@@ -4,18 +4,19 @@ b batch, s sequence, h hidden_size, a heads, k key-value heads, d head_dim, f in
 t tensor-parallel degree. What tensor parallelism divides, it divides by whole heads; a device has one key-value head at least.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from math import prod
 from typing import NamedTuple
 
 from . import checks
-from .memory import Bytes, itemsize, total
+from .memory import Bytes, itemsize, plus, total
+from .parallel import ATTENTION, RECOMPUTE
 
 CONVENTIONS = {
     "6nd": "6 N per token, N all parameters",
     "kaplan": "6 N + 6 L s a d per token, N the blocks' matrices",  # arXiv 2001.08361, table 1
-    "chinchilla": "3 × forward, embeddings and softmax included",  # arXiv 2203.15556, appendix F
+    "chinchilla": "3 × the forward terms of its appendix F",  # arXiv 2203.15556, appendix F
     "palm": "6 N + 12 L s a d per token, N all parameters",  # arXiv 2204.02311, appendix B
     "executed": "the matrix products done: 3 × forward, and recomputation",
 }
@@ -33,6 +34,15 @@ class Saved(NamedTuple):
     @property
     def bytes(self) -> int:
         return self.elements * itemsize(self.dtype)
+
+
+class InFlight(NamedTuple):
+    """What the backward pass holds at one place, beside what the forward pass kept up to there: gradients on their way, on one device."""
+
+    name: str
+    elements: int
+    core: bool = False
+    remade: int = 0  # elements more where the core is recomputed by itself: its inputs laid out anew, its output, that one's gradient
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,9 @@ class Transformer:
         fused_qkv: one tensor for queries, keys and values, as in GPT-2; only how many tensors there are depends on it.
     Exactness: parameters and executed FLOPs exact. Activations exact to the byte for PyTorch on CPU in float32, trained by
         cross-entropy, for learned positions and LayerNorm; and for rotary positions and RMSNorm as test_accounting.py writes them (a
-        fused RMSNorm does not keep the normalised input). Relative positions are counted by formula, never measured.
+        fused RMSNorm does not keep the normalised input). With what is in flight in the backward pass, the total is an upper bound for
+        these, a few per cent above the measured peak where gradients stand already (heads together at most 2 hidden_size wide).
+        Relative positions are counted by formula, never measured.
     Raises: ValueError where a field is not what is said here.
     """
 
@@ -177,13 +189,21 @@ class Transformer:
         return self.num_hidden_layers * sum(self.block_flops(batch, seq).values()) + self.head_flops(batch, seq)
 
     def flops(self, batch: int, seq: int, convention: str = "executed", *, recompute: str = "none", attention: str = "written-out") -> int:
-        """FLOPs of a training step over all devices, by one of `CONVENTIONS`; only `executed` heeds what is recomputed.
+        """FLOPs of a training step, by one of `CONVENTIONS`; only `executed` heeds what is recomputed.
+
+        They are the model's own, as if one device did them all: what tensor parallelism does on every device (key-value heads fewer than
+        devices) or for nothing (the vocabulary's padding) is not counted again.
+
+        The appendix of `chinchilla` lists embeddings, QKV, scores, softmax, reduce, projection, dense layers and logits; Transformer-XL's
+        products for relative positions are not among them.
 
         The backward pass is two products for each of the forward pass. "selective" does scores and reduce once more, "full" the whole
         block; `sdpa`'s backward does the scores once more. Exact for matrices; element-wise work and the optimizer's is not counted.
         """
         self._check(batch, seq)
         checks.one_of("transformer", CONVENTIONS, convention=convention)
+        checks.one_of("transformer", RECOMPUTE, recompute=recompute)
+        checks.one_of("transformer", ATTENTION, attention=attention)
         h, layers, tokens = self.hidden_size, self.num_hidden_layers, batch * seq
         (a, _, d, _), block = self.sizes, self.block_flops(batch, seq)
         if convention == "6nd":
@@ -193,7 +213,8 @@ class Transformer:
             return 3 * layers * (matrices + 2 * tokens * seq * a * d)
         if convention == "chinchilla":
             embeddings, softmax = 2 * tokens * self.vocab_size * h, 3 * a * tokens * seq
-            return 3 * (embeddings + layers * softmax + self.forward_flops(batch, seq))
+            listed = softmax + sum(of for name, of in block.items() if not name.startswith("relative"))
+            return 3 * (embeddings + layers * listed + self.head_flops(batch, seq))
         if convention == "palm":
             return 6 * self.parameters * tokens + 12 * layers * a * d * seq * tokens
         core = [of for name, of in block.items() if name in ("scores", "reduce", "relative scores")]
@@ -212,37 +233,65 @@ class Transformer:
         attention: str = "written-out",
         tensor_parallel: int = 1,
         sequence_parallel: bool = False,
-    ) -> tuple[list[Saved], list[Saved]]:
-        """What one block keeps for the backward pass, its input first, and what is kept outside the blocks; on one device.
+    ) -> tuple[list[Saved | InFlight], list[Saved | InFlight], list[Saved | InFlight]]:
+        """What the forward pass keeps before the blocks, in one block (its input first) and after them, in order; on one device.
 
         Two counts come of the one list. `executed`: each storage that autograd keeps, no dropout. `korthikanti` (arXiv 2205.05198,
         section 4): dropout's masks and results and float32 logits as well, but no mask, no statistics and no indices; its 34 sbh + 5 as²b
         bytes in 16 bit are the block of GPT-2. Element sizes follow `dtype`; statistics are float32 at least, as on GPUs.
+
+        The backward pass goes the same way back and frees what it passes. `InFlight` stands behind the last tensor that is still kept
+        when it has its gradients in flight: always the gradient of the residual stream and, with a tied head, the head's share of the
+        gradient of the embedding, which waits for the embedding's own; and where weights are used, a gradient of them before it is added.
         """
         self._check(batch, seq)
+        checks.dtype("transformer", dtype)
+        checks.one_of("transformer", ATTENTION, attention=attention)
+        checks.flag("transformer", sequence_parallel=sequence_parallel)
         a, k, d, f, v = self._on_one_of(tensor_parallel)
         along = tensor_parallel if sequence_parallel else 1
         checks.divides("transformer with sequence_parallel", "tensor_parallel", along, "the sequence", seq)
-        tokens = batch * seq
-        stream, wide, square = tokens * self.hidden_size // along, tokens * a * d, batch * a * seq * seq
+        h, tokens = self.hidden_size, batch * seq
+        stream, wide, square = tokens * h // along, tokens * a * d, batch * a * seq * seq
+        keys, inner = tokens * k * d, tokens * f
         statistic = dtype if itemsize(dtype) > 4 else "float32"
+        rms, swiglu = self.norm == "rmsnorm", self.hidden_act == "swiglu"
+        table = v * h
+        waiting = table if self.tie_word_embeddings else 0
+        largest = h * (a + 2 * k if self.fused_qkv else a) * d  # of the matrices of queries, keys and values
+        beside_mlp = waiting + stream
+        beside = beside_mlp + (stream if self.parallel_block else 0)  # the MLP's share of the gradient of ln_1's output
 
-        def norm(name: str) -> Iterator[Saved]:
+        def norm(name: str, beside: int) -> Iterator[Saved | InFlight]:
             yield Saved(f"{name} input", stream, dtype)
-            rms = self.norm == "rmsnorm"
             yield Saved(f"{name} statistics", (1 if rms else 2) * tokens // along, statistic, only="executed")
+            yield InFlight(f"{name}", beside + (5 if rms else 2) * stream + 2 * h)  # RMSNorm's is written out
             if rms:
                 yield Saved(f"{name} normalised", stream, dtype, only="executed")
 
         def dropped(name: str, elements: int, core: bool = False) -> Saved:
             return Saved(f"{name} dropout mask", elements, "bool", core, only="korthikanti")
 
-        def block() -> Iterator[Saved]:
-            yield from norm("ln_1")
+        def before() -> Iterator[Saved | InFlight]:
+            yield Saved("token indices", tokens, "int64", only="executed")
+            yield InFlight("embedding", max(3 * table, stream + 2 * table) if waiting else stream + table)  # head's + embedding's = sum
+            if self.positions == "learned":
+                yield Saved("position indices", seq, "int64", only="executed")
+                yield InFlight("positions", beside_mlp + seq * h + (self.max_position_embeddings or 0) * h)
+            if self.positions == "rotary":
+                yield Saved("cosines and sines", 2 * seq * d, dtype, only="executed")
+            if self.positions == "relative":
+                yield Saved("position encodings", seq * h, dtype, only="executed")
+            yield dropped("embedding", stream)
+
+        def block() -> Iterator[Saved | InFlight]:
+            yield from norm("ln_1", beside)
             yield Saved("ln_1 output", stream, dtype)
+            yield InFlight("queries, keys, values put together", beside + wide + 2 * keys + max(wide + 2 * keys, 3 * wide))
+            yield InFlight("queries, keys, values projection", beside + wide + 2 * keys + 2 * stream + largest)
             yield Saved("queries", wide, dtype)
-            yield Saved("keys", tokens * k * d, dtype)
-            yield Saved("values", tokens * k * d, dtype)
+            yield Saved("keys", keys, dtype)
+            yield Saved("values", keys, dtype)
             if self.positions == "relative":
                 yield Saved("queries for positions", wide, dtype)
                 yield Saved("projected positions", seq * a * d, dtype)
@@ -253,50 +302,98 @@ class Transformer:
                 yield Saved("softmax output", square, dtype, core=True)
                 yield dropped("softmax", square, core=True)
                 yield Saved("softmax dropout output", square, dtype, core=True, only="korthikanti")
+                yield InFlight("reduce", beside + wide + keys + square, core=True, remade=2 * wide + 2 * keys)
+                # Two gradients, that of the values in the place of the values; or in the forward pass the scores, and masked, and what
+                # queries, keys and values are cut from.
+                squares = (3 if self.positions == "relative" else 2) * square
+                remade = max(beside + 3 * wide + 2 * keys - max(beside, wide + 2 * keys), 0)
+                yield InFlight("softmax", max(beside, wide + 2 * keys) + squares, core=True, remade=remade)
             yield Saved("attention output", wide, dtype)
+            if attention == "written-out":  # in the forward pass: scores, queries, keys, values and the result, by name until it returns
+                yield InFlight("attention, going forward", square + 2 * wide + 2 * keys, core=True)
+            yield InFlight("attention projection", beside + wide + max(wide + (2 * keys if attention == "sdpa" else 0), a * d * h))
             yield dropped("attention", stream)
             if not self.parallel_block:
-                yield from norm("ln_2")
+                yield from norm("ln_2", beside)
                 yield Saved("ln_2 output", stream, dtype)
-            before = {"gelu": ["gelu input"], "relu": [], "swiglu": ["silu input", "silu output", "up output"]}
-            for name in (*before[self.hidden_act], "mlp down input"):
-                yield Saved(name, tokens * f, dtype)
+            if swiglu:
+                yield Saved("silu input", inner, dtype)
+            yield InFlight("mlp up", beside_mlp + (2 if swiglu else 1) * inner + stream + h * f)
+            for name in {"gelu": ["gelu input"], "relu": [], "swiglu": ["silu output", "up output"]}[self.hidden_act]:
+                yield Saved(name, inner, dtype)
+            if self.hidden_act != "relu":
+                yield InFlight("mlp activation", beside_mlp + (3 if swiglu else 2) * inner)
+            yield Saved("mlp down input", inner, dtype)
+            if self.hidden_act == "relu":
+                yield InFlight("mlp activation", beside_mlp + 2 * inner)
+            yield InFlight("mlp down", beside_mlp + inner + f * h)
             yield dropped("mlp", stream)
 
-        def outside() -> Iterator[Saved]:
-            yield Saved("token indices", tokens, "int64", only="executed")
-            if self.positions == "learned":
-                yield Saved("position indices", seq, "int64", only="executed")
-            if self.positions == "rotary":
-                yield Saved("cosines and sines", 2 * seq * d, dtype, only="executed")
-            if self.positions == "relative":
-                yield Saved("position encodings", seq * self.hidden_size, dtype, only="executed")
-            yield dropped("embedding", stream)
-            yield from norm("ln_f")
+        def after() -> Iterator[Saved | InFlight]:
+            yield from norm("ln_f", waiting)
             yield Saved("head input", stream, dtype)
+            yield InFlight("head", tokens * v + table + stream)
             yield Saved("log-probabilities", tokens * v, dtype, only="executed")
             yield Saved("logits", tokens * v, "float32", only="korthikanti")
             yield Saved("target indices", tokens, "int64", only="executed")
             yield Saved("weight of the targets", 1, dtype, only="executed")
+            yield InFlight("log-softmax", 2 * tokens * v)  # of nll_loss and of log_softmax
 
-        return list(block()), list(outside())
+        return list(before()), list(block()), list(after())
 
     def block_activations(self, batch: int, seq: int, by: str = "executed", recompute: str = "none", **how) -> Bytes:
         """Bytes that one block keeps; `how` as for `saved`. With "full" its input only, with "selective" all but the attention core."""
-        block = self._counted(self.saved(batch, seq, **how)[0], by)
+        checks.one_of("transformer", RECOMPUTE, recompute=recompute)
+        block = self._counted(self.saved(batch, seq, **how)[1], by)
         kept = {"none": block, "selective": [one for one in block if not one.core], "full": block[:1]}[recompute]
         return total((one.dtype, one.bytes) for one in kept)
 
     def activations(self, batch: int, seq: int, by: str = "executed", recompute: str = "none", **how) -> Bytes:
         """Bytes that all blocks and what is outside them keep."""
         block = self.block_activations(batch, seq, by, recompute, **how)
-        outside = self._counted(self.saved(batch, seq, **how)[1], by)
+        before, _, after = self.saved(batch, seq, **how)
         blocks = [(dtype, self.num_hidden_layers * count) for dtype, count in block.items()]
-        return total([*blocks, *((one.dtype, one.bytes) for one in outside)])
+        return total([*blocks, *((one.dtype, one.bytes) for one in self._counted([*before, *after], by))])
 
-    def _counted(self, saved: list[Saved], by: str) -> list[Saved]:
+    def temporaries(self, batch: int, seq: int, recompute: str = "none", **how) -> dict[str, Bytes]:
+        """What PyTorch's backward pass holds beyond `activations`, bytes at each of its places, in the last block for places in blocks.
+
+        The step needs the largest of them: with a large vocabulary "log-softmax", two tensors b s V while all else is still kept.
+        Counted are gradients on their way, gradients of weights before they are added to those that stand already (as when they
+        accumulate, or where ZeRO divides them: a step that starts without gradients needs less), and what is recomputed. Freed is what
+        the backward pass has gone by. `how` as for `saved`.
+        """
+        before, block, after = self.saved(batch, seq, **how)
+        dtype = how.get("dtype", "float32")
+        kept = self.activations(batch, seq, "executed", recompute, **how)
+        of_block = self.block_activations(batch, seq, "executed", recompute, **how)
+        below = {dtype: 2 * itemsize(dtype)}  # the loss and its gradient
+        found: dict[str, Bytes] = {}
+
+        def back(places: list[Saved | InFlight], below: Bytes, core: bool = True, extra: Callable[[InFlight], int] = lambda _: 0) -> None:
+            alive = [one for one in places if isinstance(one, InFlight) or (one.only != "korthikanti" and (core or not one.core))]
+            for i, place in enumerate(alive):
+                if isinstance(place, InFlight) and (core or not place.core):
+                    kept_here = [(one.dtype, one.bytes) for one in alive[:i] if isinstance(one, Saved)]
+                    here = plus(below, total(kept_here), {dtype: (place.elements + extra(place)) * itemsize(dtype)})
+                    found[place.name] = total((name, max(count - kept.get(name, 0), 0)) for name, count in here.items())
+
+        back(before, below)
+        below = plus(below, total((one.dtype, one.bytes) for one in self._counted(before, "executed")))
+        others = plus(below, {name: (self.num_hidden_layers - 1) * count for name, count in of_block.items()})
+        if recompute == "selective":  # the core is made again when the backward pass comes to it
+            back([one for one in block if isinstance(one, Saved) or one.core], others, extra=lambda place: place.remade)
+            back(block, others, core=False)
+        elif recompute == "full":  # the block's output, made again, and its gradient stay until the block is done
+            back(block, others, extra=lambda _: 2 * block[0].elements)
+        else:
+            back(block, others)
+        back(after, plus(below, {name: self.num_hidden_layers * count for name, count in of_block.items()}))
+        return found
+
+    def _counted(self, saved: list[Saved | InFlight], by: str) -> list[Saved]:
         checks.one_of("transformer", ("executed", "korthikanti"), by=by)
-        return [one for one in saved if one.only in (None, by)]
+        return [one for one in saved if isinstance(one, Saved) and one.only in (None, by)]
 
     def _on_one_of(self, t: int) -> tuple[int, int, int, int, int]:
         """(a, k, d, f, V) on one of t devices: key-value heads fewer than t are replicated, the vocabulary is padded."""

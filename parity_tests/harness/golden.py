@@ -6,6 +6,7 @@ whether the rule or the stream does.
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import jax
@@ -73,8 +74,13 @@ def differences(expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
 
 
 def _inputs(stream: str, dtype: str, configuration: dict[str, Any]):
-    params = parameters({"w": (configuration["elements"],)}, dtype, configuration["seed"])
-    return params, list(itertools.islice(gradients(stream, params, configuration["seed"]), configuration["steps"]))
+    return _drawn(stream, dtype, configuration["elements"], configuration["steps"], configuration["seed"])
+
+
+@cache
+def _drawn(stream: str, dtype: str, elements: int, steps: int, seed: int):
+    params = parameters({"w": (elements,)}, dtype, seed)
+    return params, list(itertools.islice(gradients(stream, params, seed), steps))
 
 
 def _fed(configuration: dict[str, Any]) -> dict[str, str]:
