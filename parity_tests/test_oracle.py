@@ -1,5 +1,6 @@
 """Both packages against an independent oracle: the same bits as one rounding per operation gives, and near the exact formula."""
 
+import functools
 import itertools
 
 import gmpy2  # noqa: F401  (the oracle's arithmetic: missing, it must fail here and now)
@@ -19,6 +20,7 @@ ELEMENTS, STEPS = 13, 20
 CASES = [(row, dtype) for row in ROWS for dtype in row.dtypes]
 
 
+@functools.cache
 def drawn(stream, dtype, elements, steps):
     params = parameters({"w": (elements,)}, dtype)
     return params["w"], [g["w"] for g in itertools.islice(gradients(stream, params), steps)]

@@ -60,6 +60,9 @@ def _train_step(tx):
     return train_step
 
 
+_apply_updates = jax.jit(optax.apply_updates)  # a program of its own: nothing of the update is in it
+
+
 def _one(train_step):
     return lambda params, state, gradients: [train_step(params, state, gradients[0])]
 
@@ -73,7 +76,7 @@ def _jit(tx):
 
     def train_step(params, state, gradient):
         updates, state = update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
+        return _apply_updates(params, updates), state
 
     return _one(train_step)
 
