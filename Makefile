@@ -27,7 +27,7 @@ newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed ha
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,train,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,train,convert,dev]'
 	touch $@
 
 $(NEWEST)/.installed: pyproject.toml constraints.txt

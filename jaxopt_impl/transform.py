@@ -55,7 +55,7 @@ def transform(
             field: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value, dtype=_state_dtype(leaf)), params)
             for field, value in kept.items()
         }
-        return make_state(**(none | trees), step=_counter(params))
+        return make_state(**(none | trees), step=counter(params))
 
     def update(updates, state, params=None, **extra_args):
         del extra_args
@@ -123,7 +123,7 @@ def _column(who, updates, tree, what, dtype_of):
     return leaves
 
 
-def _counter(params):
+def counter(params):
     """The step counter, int32 []: on the devices of the leaves, so that the first step's output does not recompile the second."""
     step = jnp.zeros([], jnp.int32)
     for leaf in jax.tree.leaves(params):

@@ -1,6 +1,7 @@
 """What the documentation says and a program knows: `python -m parity_tests.docs` writes it into the pages, a test reads it there."""
 
 import ast
+import functools
 import importlib
 import inspect
 from pathlib import Path
@@ -30,7 +31,15 @@ def _recurrence(docstring: str) -> list[str]:
     return [line.strip() for line in lines[: lines.index("")]]
 
 
-BLOCKS = {"README.md": {"optimizers": optimizers}}
+def script(name: str) -> str:
+    """One of the examples, as a block of code."""
+    return f"```python\n{(ROOT / 'examples' / f'{name}.py').read_text()}```"
+
+
+BLOCKS = {
+    "README.md": {"optimizers": optimizers},
+    "docs/moving_a_run.md": {name: functools.partial(script, name) for name in ("move_to_jax", "move_to_torch")},
+}
 
 
 def written(page: str) -> str:

@@ -1,0 +1,29 @@
+"""A training run carried between PyTorch and JAX: hyper-parameters, moments and step of an optimizer, every bit of them, both ways.
+
+    imported = from_torch(torch_optimizer, params)  # imported.tx, imported.state: go on in JAX
+    state_dict = to_torch_state_dict(state, imported.groups)  # go on in PyTorch
+
+What does not carry over is refused by name; nothing is dropped, and nothing is filled in unless asked for by name. torch is needed
+only where tensors are made, in `to_torch_state_dict`.
+"""
+
+from .groups import Group, Leaf
+from .layouts import Layout, Reshape
+from .stock_optax import from_optax, to_optax
+from .torch_state import Imported, describe, from_torch, to_torch_state_dict
+from .weights import weights_from_torch, weights_to_torch
+
+__all__ = [
+    "Group",
+    "Imported",
+    "Layout",
+    "Leaf",
+    "Reshape",
+    "describe",
+    "from_optax",
+    "from_torch",
+    "to_optax",
+    "to_torch_state_dict",
+    "weights_from_torch",
+    "weights_to_torch",
+]

@@ -1,0 +1,220 @@
+"""A torch optimizer's `state_dict` read as data, with everything in it accounted for, and written again."""
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import torch_classes
+from .layouts import Layout
+from .tensors import as_numpy, as_tensor, copied, is_tensor
+
+MOST_STEPS = 2**31 - 1  # the counter in JAX is an int32
+
+
+class Leaf(NamedTuple):
+    """A parameter in JAX: its path with dots, its dtype, and what its torch weight went through to become it."""
+
+    path: str
+    dtype: str
+    layout: Layout = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A parameter group of a torch optimizer, as data.
+
+    Attributes:
+        optimizer: the name of the class in torch.
+        options: the group's dict without "params": hyper-parameters, and whatever else it holds.
+        indices: "params", the parameters' keys in "state".
+        step_kind: how torch holds each step: a dtype, or "int" or "float" for a Python number; None where it holds none.
+        accumulator_dtype: "float32" where the state of halves is kept in it.
+        leaves: the parameters in JAX, in torch's order.
+        label: the group's label in `optax.partition`, where there are several.
+    """
+
+    optimizer: str
+    options: Mapping[str, Any]
+    indices: tuple[int, ...]
+    step_kind: str | None = None
+    accumulator_dtype: str | None = None
+    leaves: tuple[Leaf, ...] = ()
+    label: Hashable = 0
+
+    def name(self, position: int) -> str:
+        """A parameter as error messages have it."""
+        names = self.options.get("param_names")
+        return f"params[{names[position]!r}]" if names else f"params[{self.indices[position]}]"
+
+
+class Record(NamedTuple):
+    """A group, its step, and for each of its parameters the state by field, or {} where it has none."""
+
+    group: Group
+    step: int
+    state: Sequence[Mapping[str, np.ndarray]]
+
+
+def read_groups(state_dict: Mapping, optimizer: str) -> list[Group]:
+    """The groups of a `state_dict`, from a class of that name.
+
+    Raises: ValueError or TypeError, naming it, for anything that has no meaning here.
+    """
+    torch_classes.known(optimizer)
+    for key in ("state", "param_groups"):
+        if not isinstance(state_dict, Mapping) or key not in state_dict:
+            raise ValueError(f"{optimizer}: a state_dict has the keys state and param_groups; got no {key}.")
+    for key in state_dict:
+        if key not in ("state", "param_groups"):
+            raise ValueError(f"{optimizer}: a state_dict has the keys state and param_groups; got {key!r} as well.")
+    if not isinstance(state_dict["state"], Mapping) or not isinstance(state_dict["param_groups"], list):
+        raise ValueError(f"{optimizer}: a state_dict has a dict of state and a list of param_groups.")
+    groups = [_group(optimizer, group, i) for i, group in enumerate(state_dict["param_groups"])]
+    indices = [index for group in groups for index in group.indices]
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"{optimizer}: each parameter is in one group, once; got params {indices}.")
+    for index in state_dict["state"]:
+        if index not in indices:
+            raise ValueError(f"{optimizer}: there is state of params[{index}], which is in no group.")
+    return groups
+
+
+def read(
+    state_dict: Mapping,
+    groups: Sequence[Group],
+    *,
+    step: int | None = None,
+    scheduled: bool = False,
+    missing: Collection[int] = (),
+) -> list[Record]:
+    """The state of a `state_dict`, by its groups.
+
+    Args:
+        groups: what `read_groups` made of it.
+        step: how many steps were taken, where torch does not hold it.
+        scheduled: whether the learning rate depends on the step, as it does where a scheduler has left its `initial_lr`.
+        missing: keys of parameters that may have no state next to others that have.
+
+    Raises: ValueError or TypeError, naming it, for anything that has no meaning here.
+    """
+    return [_record(group, i, state_dict["state"], step, scheduled, missing) for i, group in enumerate(groups)]
+
+
+def _group(optimizer: str, group: Any, i: int) -> Group:
+    where = f"group {i}"
+    if not isinstance(group, Mapping) or not isinstance(group.get("params"), list):
+        raise ValueError(f"{optimizer}: {where} is a dict with a list of params; got {type(group).__name__}.")
+    options = {}
+    for key, value in group.items():
+        if key != "params":
+            try:
+                options[key] = copied(value)
+            except TypeError as error:
+                raise TypeError(f"{optimizer}: {where} has {key!r}: {error}.") from None
+    names = options.get("param_names")
+    if names is not None and len(names) != len(group["params"]):
+        raise ValueError(f"{optimizer}: {where} has {len(group['params'])} params but {len(names)} param_names.")
+    torch_classes.in_jax(optimizer, options, where)
+    return Group(optimizer, options, tuple(group["params"]))
+
+
+def _record(group: Group, i: int, states: Mapping, step: int | None, scheduled: bool, missing: Collection[int]) -> Record:
+    row = torch_classes.known(group.optimizer)
+    fields = torch_classes.fields(torch_classes.transform(group.optimizer, group.options, f"group {i}"))
+    expected = (*(("step",) if row.counts else ()), *fields)
+    found = [_fields(group, position, states.get(index, {}), expected) for position, index in enumerate(group.indices)]
+    started = any(found)
+    if expected and (started or step):
+        for position, index in enumerate(group.indices):
+            if not found[position] and index not in missing:
+                what = "others of its group have some" if started else f"step {step} was given"
+                raise ValueError(
+                    f"{group.optimizer}: {group.name(position)} has no state, but {what}; list it in missing to start it as new."
+                )
+    if row.counts:
+        counted, kind = _one_step(group, [(position, own.pop("step")) for position, own in enumerate(found) if own])
+        if step not in (None, counted):
+            raise ValueError(f"{group.optimizer}: step {step} was given, but the state of group {i} says {counted}.")
+        step = counted
+    else:
+        kind = None
+        if step is None and (scheduled or "initial_lr" in group.options):
+            raise ValueError(f"{group.optimizer}: its state holds no step, and the learning rate depends on it; step is needed.")
+        if started and step == 0:
+            raise ValueError(f"{group.optimizer}: step 0 was given, but {fields[0]} is there, so that a step was taken.")
+        step = int(started) if step is None else step
+    if not 0 <= step <= MOST_STEPS:
+        raise ValueError(f"{group.optimizer}: 0 <= step <= {MOST_STEPS}; got {step}.")
+    state = [{field: _array(group, position, field, value) for field, value in own.items()} for position, own in enumerate(found)]
+    return Record(replace(group, step_kind=kind), step, state)
+
+
+def _fields(group: Group, position: int, state: Any, expected: Sequence[str]) -> dict[str, Any]:
+    """A parameter's state: all that is expected of it, or nothing."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{group.optimizer}: the state of {group.name(position)} is a dict; got {type(state).__name__}.")
+    there = {field: value for field, value in state.items() if value is not None}  # torch writes None for a buffer to come
+    for field in there:
+        if field not in expected:
+            keeps = ", ".join(expected) or "nothing"
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has state {field!r}; with these settings it keeps {keeps}.")
+    for field in expected:
+        if there and field not in there:
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has no {field}; each of {', '.join(expected)} is needed.")
+    return {field: there[field] for field in expected if field in there}
+
+
+def _one_step(group: Group, steps: Sequence[tuple[int, Any]]) -> tuple[int, str]:
+    """The step that all parameters of a group have taken, and how torch holds it."""
+    first: tuple[float, str] | None = None
+    for position, value in steps:
+        array = np.asarray(as_numpy(value) if is_tensor(value) else value)
+        if array.shape or array.dtype.kind not in "iuf" or not np.isfinite(array) or array != np.floor(array):
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has step {value}; a whole number is needed.")
+        this = (float(array), array.dtype.name if is_tensor(value) else type(value).__name__)
+        first = first or this
+        if this != first:
+            raise ValueError(
+                f"{group.optimizer}: {group.name(position)} is at step {this[0]:g} ({this[1]}), {group.name(steps[0][0])} at {first[0]:g} "
+                f"({first[1]}); a group has one step in JAX."
+            )
+    return (int(first[0]), first[1]) if first else (0, "float32")
+
+
+def _array(group: Group, position: int, field: str, value: Any) -> np.ndarray:
+    if not is_tensor(value):
+        raise TypeError(f"{group.optimizer}: {field} of {group.name(position)} is a tensor; got {type(value).__name__}.")
+    try:
+        return as_numpy(value)
+    except TypeError as error:
+        raise TypeError(f"{group.optimizer}: {field} of {group.name(position)}: {error}.") from None
+
+
+def write(records: Sequence[Record]) -> dict[str, Any]:
+    """The `state_dict` of torch, over the memory of the records' arrays; the inverse of `read`.
+
+    Raises: ValueError where a step is not a number of torch's dtype.
+    """
+    state = {}
+    for group, step, own in records:
+        row = torch_classes.known(group.optimizer)
+        for position, (index, arrays) in enumerate(zip(group.indices, own, strict=True)):
+            fresh = step == 0 and not row.from_construction and not any(array.any() for array in arrays.values())
+            if not arrays or fresh:  # torch gives a parameter its state at its first step
+                continue
+            counted = {"step": _step(group, position, step)} if row.counts else {}
+            state[index] = {**counted, **{field: as_tensor(array) for field, array in arrays.items()}}
+    groups = [{**{key: copied(value) for key, value in group.options.items()}, "params": list(group.indices)} for group, *_ in records]
+    return {"state": state, "param_groups": groups}
+
+
+def _step(group: Group, position: int, step: int) -> Any:
+    kind = group.step_kind or "float32"
+    if kind in ("int", "float"):
+        return {"int": int, "float": float}[kind](step)
+    array = np.asarray(step, kind)
+    if int(array) != step:
+        raise ValueError(f"{group.optimizer}: step {step} of {group.name(position)} is not a {kind}, in which torch counts.")
+    return as_tensor(array)

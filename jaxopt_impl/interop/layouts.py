@@ -1,0 +1,53 @@
+"""What a torch weight went through to become a JAX leaf: an order of axes, a reshape, or several of these; and the way back.
+
+A Flax kernel (in, out) is a torch weight (out, in) with its axes in the order (1, 0). Moments go the same way as their weight.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Reshape(NamedTuple):
+    """The shape in torch, and the shape in JAX."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+Layout = None | tuple[int, ...] | Reshape | Sequence[tuple[int, ...] | Reshape]
+
+
+def apply(layout: Layout, array: np.ndarray) -> np.ndarray:
+    """A torch weight as the JAX leaf; the same memory where it can be.
+
+    Raises: ValueError where the layout is not one of an array of this shape.
+    """
+    for part in _parts(layout):
+        if isinstance(part, Reshape):
+            if array.shape != tuple(part.before) or math.prod(part.before) != math.prod(part.after):
+                raise ValueError(f"a reshape from {tuple(part.before)} to {tuple(part.after)} does not fit shape {array.shape}")
+            array = array.reshape(part.after)
+        else:
+            if sorted(part) != list(range(array.ndim)):
+                raise ValueError(f"axes {tuple(part)} do not fit shape {array.shape}")
+            array = array.transpose(part)
+    return array
+
+
+def inverse(layout: Layout) -> list[tuple[int, ...] | Reshape]:
+    """The layout that leads back."""
+    parts = reversed(_parts(layout))
+    return [
+        Reshape(part.after, part.before) if isinstance(part, Reshape) else tuple(sorted(range(len(part)), key=part.__getitem__))
+        for part in parts
+    ]
+
+
+def _parts(layout: Layout) -> list:
+    if layout is None or layout == []:
+        return []
+    whole = isinstance(layout, Reshape) or all(isinstance(axis, int) for axis in layout)
+    return [layout] if whole else list(layout)

@@ -1,0 +1,59 @@
+"""Tensors as NumPy arrays and back, every bit as it is. Reading needs no torch: a tensor is known by what it can do.
+
+A NumPy array may stand in the place of a tensor.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic) or all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "__dlpack__"))
+
+
+def as_numpy(tensor: Any) -> np.ndarray:
+    """A tensor's elements; on the CPU the same memory. NumPy takes no bfloat16 from PyTorch, JAX does.
+
+    Raises: TypeError for a tensor that is not dense.
+    """
+    if isinstance(tensor, np.ndarray | np.generic):
+        return np.asarray(tensor)
+    if "strided" not in str(getattr(tensor, "layout", "strided")):
+        raise TypeError(f"a dense tensor is needed; got one that is {str(tensor.layout).removeprefix('torch.')}")
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        return np.asarray(jax.dlpack.from_dlpack(tensor.contiguous()))
+    return tensor.numpy()
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """A tensor over the array's memory, which torch may write to; of an array that is read-only, over a copy."""
+    import torch
+
+    array = array if array.flags.writeable else array.copy()
+    if array.dtype == jax.numpy.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def copied(value: Any) -> Any:
+    """What a parameter group holds, as data that no optimizer changes any more.
+
+    Raises: TypeError where it is neither a number, a string, a tensor, nor made of these.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if is_tensor(value):
+        return value.copy() if isinstance(value, np.ndarray | np.generic) else value.detach().clone()
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    raise TypeError(f"a number, a string or a tensor is needed, or a collection of these; got {type(value).__name__}")
+
+
+def number(value: Any) -> Any:
+    """The number in a tensor of one element; anything else as it is."""
+    return value.item() if is_tensor(value) else value
