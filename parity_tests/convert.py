@@ -109,28 +109,37 @@ def write(checkpoint: Checkpoint, path: Path, *, force: bool = False, tell: Call
     """Write a checkpoint in the format of its name: under another name first, so that it is there whole or not at all.
 
     Args:
-        force: whether what is there already is replaced.
+        force: whether what is there already is replaced: a file, or a folder that is a checkpoint of Orbax.
         tell: called a few times a second with the bytes that are on the disk.
 
     Raises: RefusedError.
     """
-    if path.exists() and not force:
-        raise RefusedError(f"{path} is there already; --force replaces it.")
     work = path.with_name(f".{path.name}.converting")
     try:
-        shutil.rmtree(work, ignore_errors=True)
+        _restore(work, path)
+        if path.exists() and not force:
+            raise RefusedError(f"{path} is there already; --force replaces it.")
+        if path.is_dir() and any(path.iterdir()) and not (path / "_METADATA").exists():
+            raise RefusedError(f"{path} is a folder, and no checkpoint of Orbax; it is left as it is.")
         work.mkdir(parents=True)
         with _watched(work, tell):
             {"torch": _write_torch, "orbax": _write_orbax, "safetensors": _write_safetensors}[form(path)](checkpoint, work / "new")
-        if path.exists():
+        if path.exists() and (path.is_dir() or (work / "new").is_dir()):  # no rename replaces a folder, nor a file by one
             path.rename(work / "old")
-        (work / "new").rename(path)
+        (work / "new").replace(path)
     except OSError as error:
         raise RefusedError(f"{path} cannot be written: {error.strerror or error}.") from None
     except ValueError as error:
         raise RefusedError(f"{path}: {' '.join(str(error).split())}") from None
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _restore(work, path)
+
+
+def _restore(work: Path, path: Path) -> None:
+    """Remove what an earlier conversion left unfinished, and put back what it had set aside."""
+    if (work / "old").exists() and not path.exists():
+        (work / "old").rename(path)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -376,6 +376,35 @@ def test_what_is_there_is_replaced_only_with_force(monkeypatch, capsys, tmp_path
     assert sorted(os.listdir()) == ["in.pt", "other.pt", *OUTPUTS]
 
 
+def test_a_folder_that_is_no_checkpoint_is_not_replaced(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    torch.save(changed(), "in.pt")
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("all of it")
+    status, _, err = optparity(monkeypatch, capsys, "convert", "in.pt", "mine", *ADAM, "--force")
+    assert (status, err) == (2, "optparity: mine is a folder, and no checkpoint of Orbax; it is left as it is.\n")
+    assert Path("mine/thesis.txt").read_text() == "all of it"
+
+
+def test_what_is_replaced_comes_back_where_its_successor_does_not_arrive(monkeypatch, capsys, tmp_path):
+    """The last rename fails, or the run is killed just before it."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(changed(), "in.pt")
+    arguments = ("convert", "in.pt", "out", *ADAM)
+    assert optparity(monkeypatch, capsys, *arguments)[0] == 0
+    before = {file: file.read_bytes() for file in sorted(Path("out").rglob("*")) if file.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        assert optparity(patch, capsys, *arguments, "--force")[0] == 2
+    assert before == {file: file.read_bytes() for file in sorted(Path("out").rglob("*")) if file.is_file()}
+    Path(".out.converting").mkdir()
+    Path("out").rename(".out.converting/old")
+    status, _, err = optparity(monkeypatch, capsys, *arguments)
+    assert (status, err) == (2, "optparity: out is there already; --force replaces it.\n")
+    assert before == {file: file.read_bytes() for file in sorted(Path("out").rglob("*")) if file.is_file()}
+    assert sorted(os.listdir()) == ["in.pt", "out"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

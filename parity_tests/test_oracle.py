@@ -5,6 +5,7 @@ import itertools
 
 import gmpy2  # noqa: F401  (the oracle's arithmetic: missing, it must fail here and now)
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from . import oracle
@@ -42,17 +43,19 @@ def walk_torch(row, p, gs):
 
 @pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)
 def test_both_packages_have_the_oracles_bits(row, dtype):
-    for stream in STREAMS:
-        p, gs = drawn(stream, dtype, ELEMENTS, STEPS)
-        expected = oracle.walk(oracle.Rounded, row.optimizer, row.arguments, p, gs)
-        for walk in (walk_jax, walk_torch):
-            with torch_flushing_like_jax():
-                seen = list(walk(row, p, gs))
-            for t, ((params, state), (right, right_state)) in enumerate(zip(seen, expected, strict=True), 1):
-                assert set(state) == set(right_state)
-                for field, got in {"params": params, **state}.items():
-                    correct = oracle.to_numpy(right if field == "params" else right_state[field], got.dtype)
-                    assert not differing(got, correct).any(), f"{walk.__name__}, {stream}, step {t}, {field}: {got} is not {correct}"
+    """Every stream, as the rows of one array."""
+    starts, gradients_of = zip(*(drawn(stream, dtype, ELEMENTS, STEPS) for stream in STREAMS), strict=True)
+    expected = [oracle.walk(oracle.Rounded, row.optimizer, row.arguments, p, gs) for p, gs in zip(starts, gradients_of, strict=True)]
+    for walk in (walk_jax, walk_torch):
+        with torch_flushing_like_jax():
+            seen = list(walk(row, np.stack(starts), [np.stack(gs) for gs in zip(*gradients_of, strict=True)]))
+        assert len(seen) == STEPS
+        for (i, stream), (t, (params, state)) in itertools.product(enumerate(STREAMS), enumerate(seen)):
+            right, right_state = expected[i][t]
+            assert set(state) == set(right_state)
+            for field, array in {"params": params, **state}.items():
+                got, correct = array[i], oracle.to_numpy(right if field == "params" else right_state[field], array.dtype)
+                assert not differing(got, correct).any(), f"{walk.__name__}, {stream}, step {t + 1}, {field}: {got} is not {correct}"
 
 
 @pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import numpy as np
 
 from .bits import digest
 from .contexts import CONTEXTS
@@ -26,9 +27,11 @@ def write(side: str, configuration: dict[str, Any] | None = None, advance: Calla
     """Hash every row, stream and dtype as this side, here, walks it. `advance` is called after each."""
     configuration = configuration or CONFIGURATION
     hashes = {}
-    for key, row, stream, dtype in keys(configuration):
-        hashes[key] = _walk(side, row, stream, dtype, configuration)
-        advance()
+    for (row, dtype), group in itertools.groupby(keys(configuration), lambda entry: (entry[1], entry[3])):
+        walked = _walk(side, row, dtype, configuration)
+        for key, _, stream, _ in group:
+            hashes[key] = walked[stream]
+            advance()
     return {"configuration": configuration, "flushes": jax_flushes(), "streams": _fed(configuration), "hashes": hashes}
 
 
@@ -73,44 +76,51 @@ def differences(expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
     ]
 
 
-def _inputs(stream: str, dtype: str, configuration: dict[str, Any]):
-    return _drawn(stream, dtype, configuration["elements"], configuration["steps"], configuration["seed"])
-
-
 @cache
-def _drawn(stream: str, dtype: str, elements: int, steps: int, seed: int):
+def _inputs(stream: str, dtype: str, elements: int, steps: int, seed: int):
+    """Parameters, and gradients for each step."""
     params = parameters({"w": (elements,)}, dtype, seed)
-    return params, list(itertools.islice(gradients(stream, params, seed), steps))
+    return params["w"], [g["w"] for g in itertools.islice(gradients(stream, params, seed), steps)]
+
+
+def _size(configuration: dict[str, Any]) -> tuple[int, int, int]:
+    return configuration["elements"], configuration["steps"], configuration["seed"]
 
 
 def _fed(configuration: dict[str, Any]) -> dict[str, str]:
     fed = {}
     for dtype, stream in itertools.product(configuration["dtypes"], configuration["streams"]):
-        params, drawn = _inputs(stream, dtype, configuration)
-        fed[f"{stream} | {dtype}"] = digest([params["w"], *(g["w"] for g in drawn)])
+        start, drawn = _inputs(stream, dtype, *_size(configuration))
+        fed[f"{stream} | {dtype}"] = digest([start, *drawn])
     return fed
 
 
-def _walk(side: str, row: Row, stream: str, dtype: str, configuration: dict[str, Any]) -> list[str]:
-    params, drawn = _inputs(stream, dtype, configuration)
+def _walk(side: str, row: Row, dtype: str, configuration: dict[str, Any]) -> dict[str, list[str]]:
+    """The hashes by stream. All streams are walked at once, as the rows of one array, where no element heeds another."""
+    starts, drawn = zip(*(_inputs(stream, dtype, *_size(configuration)) for stream in configuration["streams"]), strict=True)
+    found: dict[str, list[str]] = {stream: [] for stream in configuration["streams"]}
     with jax.enable_x64(dtype == "float64"):
-        walk = {"jax": _walk_jax, "torch": _walk_torch}[side](row, params, drawn)
-        return [digest(arrays) for t, arrays in enumerate(walk, 1) if t % configuration["every"] == 0]
+        walk = {"jax": _walk_jax, "torch": _walk_torch}[side](row, np.stack(starts), map(np.stack, zip(*drawn, strict=True)))
+        for t, arrays in enumerate(walk, 1):
+            if t % configuration["every"] == 0:
+                for i, hashes in enumerate(found.values()):
+                    hashes.append(digest(array[i] for array in arrays))
+    return found
 
 
-def _walk_jax(row, params, drawn):
-    side = JaxSide(row.tx, params, CONTEXTS["train_step"])
-    for gradient in drawn:
-        ((params, state),) = side.steps([gradient])[0]
+def _walk_jax(row, start, gradients):
+    side = JaxSide(row.tx, {"w": start}, CONTEXTS["train_step"])
+    for gradient in gradients:
+        ((params, state),) = side.steps([{"w": gradient}])[0]
         yield [params["w"], *(value["w"] for field, value in state._asdict().items() if field != "step" and value is not None)]
 
 
-def _walk_torch(row, params, drawn):
+def _walk_torch(row, start, gradients):
     from .torch_side import TorchSide
 
     with torch_flushing_like_jax():
-        side = TorchSide(row.torch, [params["w"]])
-        for gradient in drawn:
-            side.step([gradient["w"]])
+        side = TorchSide(row.torch, [start])
+        for gradient in gradients:
+            side.step([gradient])
             state = {field: values[0] for field, values in side.state().items() if field != "step"}
             yield [side.params()[0], *state.values()]
