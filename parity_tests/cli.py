@@ -320,6 +320,8 @@ def convert_(
         _need(*dict.fromkeys(packages[form] for form in [*forms, *(["torch"] if like else [])]), extras="cli,torch,convert")
         if target.exists() and not force:
             _fail(f"{target} is there already; --force replaces it.")
+        if source.resolve().is_relative_to(target.resolve()):
+            _fail(f"{source} is in {target}, which would be replaced.")
         if forms[0] == forms[1]:
             _fail(f"{source} and {target} have one format, {forms[0]}; there is nothing to convert.")
         checkpoint = convert.read(source, convert.Given(optimizer, step, missing or (), like))

@@ -32,6 +32,14 @@ from jaxopt_impl.interop.torch_classes import CLASSES, TWINS
 
 SUFFIXES = {".pt": "torch", ".pth": "torch", ".safetensors": "safetensors", "": "orbax"}
 KEY = "optparity"  # of our metadata
+ORBAXS_OWN = re.compile(
+    r"_METADATA|_CHECKPOINT_METADATA|_sharding|array_metadatas|commit_success\.txt|d|manifest\.ocdbt|ocdbt\.process_\d+"
+)
+STEP_KINDS = (None, "int", "float", "float16", "float32", "float64", "int32", "int64")
+
+
+# What a checkpoint that makes no sense comes to, where nothing here has named it; NotImplementedError and RecursionError are RuntimeErrors.
+BAD = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, OverflowError)
 
 
 class RefusedError(Exception):
@@ -101,8 +109,8 @@ def read(path: Path, given: Given) -> Checkpoint:
         raise RefusedError(f"{path}: no such file or folder.")
     try:
         return {"torch": _read_torch, "orbax": _read_orbax, "safetensors": _read_safetensors}[form(path)](path, given)
-    except (ValueError, TypeError) as error:
-        raise RefusedError(f"{path}: {' '.join(str(error).split())}") from None
+    except BAD as error:
+        raise RefusedError(f"{path}: {_said(error)}") from None
 
 
 def write(checkpoint: Checkpoint, path: Path, *, force: bool = False, tell: Callable[[int], None] = lambda written: None) -> None:
@@ -114,31 +122,49 @@ def write(checkpoint: Checkpoint, path: Path, *, force: bool = False, tell: Call
 
     Raises: RefusedError.
     """
-    work = path.with_name(f".{path.name}.converting")
+    if path.exists() and not force:
+        raise RefusedError(f"{path} is there already; --force replaces it.")
+    target = path.resolve()  # where a link points to
+    work = target.parent / f".{target.name}.converting"
     try:
-        _restore(work, path)
-        if path.exists() and not force:
-            raise RefusedError(f"{path} is there already; --force replaces it.")
-        if path.is_dir() and any(path.iterdir()) and not (path / "_METADATA").exists():
-            raise RefusedError(f"{path} is a folder, and no checkpoint of Orbax; it is left as it is.")
+        _restore(work, target)
+        _replaceable(target, path, force)
         work.mkdir(parents=True)
         with _watched(work, tell):
             {"torch": _write_torch, "orbax": _write_orbax, "safetensors": _write_safetensors}[form(path)](checkpoint, work / "new")
-        if path.exists() and (path.is_dir() or (work / "new").is_dir()):  # no rename replaces a folder, nor a file by one
-            path.rename(work / "old")
-        (work / "new").replace(path)
+        _replaceable(target, path, force)
+        if target.exists() and (target.is_dir() or (work / "new").is_dir()):  # no rename replaces a folder, nor a file by one
+            target.rename(work / "old")
+        (work / "new").replace(target)
+    except RefusedError:
+        raise
     except OSError as error:
         raise RefusedError(f"{path} cannot be written: {error.strerror or error}.") from None
-    except ValueError as error:
-        raise RefusedError(f"{path}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # whatever the libraries make of what they cannot hold
+        raise RefusedError(f"{path}: {_said(error)}") from None
     finally:
-        _restore(work, path)
+        _restore(work, target)
 
 
-def _restore(work: Path, path: Path) -> None:
-    """Remove what an earlier conversion left unfinished, and put back what it had set aside."""
-    if (work / "old").exists() and not path.exists():
-        (work / "old").rename(path)
+def _replaceable(target: Path, path: Path, force: bool) -> None:
+    """Refuse what is there already and not to be replaced: anything without `force`, and with it what is not a checkpoint's alone."""
+    if target.exists() and not force:
+        raise RefusedError(f"{path} is there already; --force replaces it.")
+    if target.is_dir():
+        others = sorted(entry.name for entry in target.iterdir() if not ORBAXS_OWN.fullmatch(entry.name))
+        if others:
+            raise RefusedError(f"{path} is a folder that holds {others[0]!r}, which is not a checkpoint's; it is left as it is.")
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: {text}"
+
+
+def _restore(work: Path, target: Path) -> None:
+    """Remove what a conversion left unfinished, and put back what it had set aside."""
+    if (work / "old").exists() and not target.exists():
+        (work / "old").rename(target)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -185,6 +211,8 @@ def notes(checkpoint: Checkpoint, path: Path) -> Iterator[str]:
 
 
 def _read_torch(path: Path, given: Given) -> Checkpoint:
+    if given.like is not None:
+        raise ValueError("--like is for a checkpoint without torch's groups; this one has its own.")
     state_dict, model = _torch_parts(path)
     return _checked(state_dict, model, getattr(model, "_metadata", None), given)
 
@@ -247,6 +275,9 @@ def _checked(state_dict: Any, model: Any, versions: Any, given: Given) -> Checkp
     groups = torch_groups.read_groups(state_dict, TWINS.get(given.optimizer, given.optimizer))
     arrays = None if model is None else {name: _array(name, value) for name, value in model.items()}
     names, by_index = _names(groups, arrays)
+    for name in (*(name for own in names for name in own), *(arrays or {})):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"parameters and tensors have names, which are strings and not empty; got {name!r}.")
     index_of = {name: index for group, own in zip(groups, names, strict=True) for index, name in zip(group.indices, own, strict=True)}
     for name in given.missing:
         if name not in index_of:
@@ -268,10 +299,13 @@ def _names(groups: Sequence[Group], model: Mapping[str, np.ndarray] | None) -> t
     """The names of each group's parameters; and whether they are only their indices.
 
     A model tells the names of one group that has as many parameters as the model has tensors; buffers, and several groups, have
-    another order than the model.
+    another order than the model. Groups of several models may have a name twice, and then go by index.
     """
     if all("param_names" in group.options for group in groups):
-        return [tuple(group.options["param_names"]) for group in groups], False
+        names = [tuple(group.options["param_names"]) for group in groups]
+        if len({name for own in names for name in own}) == sum(map(len, names)):
+            return names, False
+        return [tuple(map(str, group.indices)) for group in groups], True
     if model is not None and len(groups) == 1 and len(model) == len(groups[0].indices):
         return [tuple(model)], False
     if model is not None and len(model) < sum(len(group.indices) for group in groups):
@@ -285,7 +319,7 @@ def _fits(checkpoint: Checkpoint) -> None:
         for position, (own, name) in enumerate(zip(state, names, strict=True)):
             if not own:
                 continue
-            like = (checkpoint.model or {}).get(name, next(iter(own.values())))
+            like = ({} if checkpoint.by_index else checkpoint.model or {}).get(name, next(iter(own.values())))
             for field, array in own.items():
                 if array.shape != like.shape:
                     raise ValueError(
@@ -314,7 +348,7 @@ def _tree(checkpoint: Checkpoint) -> dict[str, Any]:
 def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """What torch has beyond arrays, as JSON."""
     groups = []
-    for (group, _, state), names in zip(checkpoint.records, checkpoint.names, strict=True):
+    for (group, step, state), names in zip(checkpoint.records, checkpoint.names, strict=True):
         missing = [index for index, own in zip(group.indices, state, strict=True) if not own]
         groups.append(
             {
@@ -323,7 +357,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
                 "params": list(group.indices),
                 "names": list(names),
                 "step_kind": group.step_kind,
-                "missing": missing if len(missing) < len(state) else [],
+                "missing": missing if step or len(missing) < len(state) else [],
             }
         )
     order = None if checkpoint.model is None else list(checkpoint.model)
@@ -378,6 +412,11 @@ def _from_tree(arrays: Mapping[str, np.ndarray], facts: Any, given: Given) -> Ch
         ]
         names, missing = [tuple(each["names"]) for each in facts["groups"]], [each["missing"] for each in facts["groups"]]
         order, versions, by_index = facts["model"], facts["versions"], facts["by_index"]
+        for group in groups:
+            if group.step_kind not in STEP_KINDS or not isinstance(group.optimizer, str):
+                raise ValueError(f"step_kind {group.step_kind!r} of {group.optimizer!r}")
+        if not groups or not isinstance(versions, dict | None):
+            raise ValueError("no groups, or versions that are none")
         if facts["version"] != 1 or any(len(group.indices) != len(own) for group, own in zip(groups, names, strict=True)):
             raise ValueError("another version, or names that are not those of the parameters")
     except (AttributeError, KeyError, LookupError, TypeError, ValueError) as error:
@@ -386,6 +425,9 @@ def _from_tree(arrays: Mapping[str, np.ndarray], facts: Any, given: Given) -> Ch
         raise ValueError(f"the model's tensors are not those that were saved: {', '.join(sorted({*(order or [])} ^ model.keys()))}.")
     if given.optimizer not in (None, *(name for group in groups for name in (group.optimizer, group.optimizer.lower()))):
         raise ValueError(f"--optimizer {given.optimizer}: the file says {groups[0].optimizer}.")
+    for name in given.missing:
+        if all(name not in own for own in names):
+            raise ValueError(f"--missing {name}: no parameter has this name.")
     records = _records(optimizer, groups, names, missing, given)
     whole = Checkpoint(records, names, None if order is None else {name: model[name] for name in order}, versions, by_index)
     _fits(whole)
@@ -399,9 +441,12 @@ def _facts_like(given: Given) -> dict[str, Any]:
             "it does not hold torch's parameter groups; --like FILE.pt is needed, a torch checkpoint of the same model and optimizer "
             "(a new one will do), and --optimizer."
         )
-    state_dict, model = _torch_parts(given.like)
-    without_state = {**state_dict, "state": {}} if isinstance(state_dict, Mapping) else state_dict
-    return _facts(_checked(without_state, model, getattr(model, "_metadata", None), replace(given, step=None, missing=())))
+    try:
+        state_dict, model = _torch_parts(given.like)
+        without_state = {**state_dict, "state": {}} if isinstance(state_dict, Mapping) else state_dict
+        return _facts(_checked(without_state, model, getattr(model, "_metadata", None), replace(given, step=0, missing=())))
+    except BAD as error:
+        raise ValueError(f"--like {given.like}: {_said(error)}") from None
 
 
 def _records(
@@ -495,7 +540,7 @@ def _read_safetensors(path: Path, given: Given) -> Checkpoint:
         raise ValueError(f"it is no safetensors file, or a damaged one: {error}.") from None
     try:
         return _from_tree(arrays, None if facts is None else json.loads(facts), given)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"its {KEY} metadata is damaged: {error}.") from None
 
 

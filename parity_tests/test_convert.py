@@ -185,6 +185,13 @@ DAMAGED = {
     "a list": ([1, 2], ADAM, 'a dict of "model" and "optimizer" is needed, or the state_dict of an optimizer; got list'),
     "another key": (changed(epoch=3), ADAM, 'a dict of "model" and "optimizer" is needed, .*; got model, optimizer, epoch'),
     "no tensor": (changed(model__x=[1.0]), ADAM, "\"model\" has 'x', which is no tensor; got list"),
+    "a learning rate of two elements": (changed(optimizer__param_groups__0__lr=torch.ones(2)), ADAM, ".*"),
+    "a moment of no device": (changed(**{f"{STATE}__exp_avg": torch.ones(4, device="meta")}), ADAM, ".*"),
+    "an unnamed tensor": (
+        changed(**{"model__": torch.ones(4)}),
+        ADAM,
+        "parameters and tensors have names, which are strings and not empty",
+    ),
     "no class": (changed(), (), "the file does not tell the optimizer's class; --optimizer is needed, one of SGD, "),
     "an unknown class": (changed(), ("--optimizer", "LBFGS"), "unknown optimizer class 'LBFGS'; one of SGD, "),
     "the wrong class": (changed(), ("--optimizer", "RMSprop"), "RMSprop: group 0 has the unknown key 'betas'; "),
@@ -267,6 +274,17 @@ DAMAGED_SAFETENSORS = {
         lambda path, arrays, facts: safetensors.numpy.save_file(arrays, path),
         "it does not hold torch's parameter groups; --like",
     ),
+    "versions that are none": (lambda path, arrays, facts: facts.update(versions=5), "its optparity metadata is damaged: ValueError"),
+    "a step that is a date": (
+        lambda path, arrays, facts: facts["groups"][0].update(step_kind="datetime64[s]"),
+        "its optparity metadata is damaged: ValueError: step_kind 'datetime64",
+    ),
+    "an optimizer that is 7": (
+        lambda path, arrays, facts: facts["groups"][0].update(optimizer=7),
+        "its optparity metadata is damaged: ValueError: step_kind .* of 7",
+    ),
+    "groups of nothing": (lambda path, arrays, facts: facts.update(groups=[]), "its optparity metadata is damaged: ValueError: no groups"),
+    "nested too deep": (lambda path, arrays, facts: (arrays, "[" * 100_000), "its optparity metadata is damaged: maximum recursion"),
     "no JSON": (lambda path, arrays, facts: (arrays, "{"), "its optparity metadata is damaged: Expecting property name"),
     "a group without options": (
         lambda path, arrays, facts: facts["groups"][0].pop("options"),
@@ -382,8 +400,101 @@ def test_a_folder_that_is_no_checkpoint_is_not_replaced(monkeypatch, capsys, tmp
     Path("mine").mkdir()
     Path("mine/thesis.txt").write_text("all of it")
     status, _, err = optparity(monkeypatch, capsys, "convert", "in.pt", "mine", *ADAM, "--force")
-    assert (status, err) == (2, "optparity: mine is a folder, and no checkpoint of Orbax; it is left as it is.\n")
-    assert Path("mine/thesis.txt").read_text() == "all of it"
+    assert (status, err) == (2, "optparity: mine is a folder that holds 'thesis.txt', which is not a checkpoint's; it is left as it is.\n")
+    assert optparity(monkeypatch, capsys, "convert", "in.pt", "run", *ADAM)[0] == 0
+    Path("mine/thesis.txt").rename("run/thesis.txt")
+    status, _, err = optparity(monkeypatch, capsys, "convert", "in.pt", "run", *ADAM, "--force")
+    assert (status, err) == (2, "optparity: run is a folder that holds 'thesis.txt', which is not a checkpoint's; it is left as it is.\n")
+    Path("in.pt").rename("run/in.pt")
+    status, _, err = optparity(monkeypatch, capsys, "convert", "run/in.pt", "run", *ADAM, "--force")
+    assert (status, err) == (2, "optparity: run/in.pt is in run, which would be replaced.\n")
+    assert Path("run/thesis.txt").read_text() == "all of it"
+
+
+def test_a_link_is_followed(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    torch.save(changed(), "in.pt")
+    Path("elsewhere").mkdir()
+    Path("out.safetensors").symlink_to("elsewhere/real.safetensors")
+    assert optparity(monkeypatch, capsys, "convert", "in.pt", "out.safetensors", *ADAM)[0] == 0
+    assert Path("out.safetensors").is_symlink()
+    assert os.listdir("elsewhere") == ["real.safetensors"]
+
+
+@pytest.mark.parametrize("out", OUTPUTS)
+def test_names_that_two_models_share_lose_nothing(monkeypatch, capsys, tmp_path, out):
+    """Two groups, each with a parameter named w: by index, and every moment comes back."""
+    monkeypatch.chdir(tmp_path)
+    generator, discriminator = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+    groups = [{"params": [("w", generator)]}, {"params": [("w", discriminator)]}]
+    optimizer = torch.optim.Adam(groups)
+    generator.grad, discriminator.grad = torch.full((3,), 2.0), torch.full((3,), 3.0)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), "in.pt")
+    status, shown, _ = optparity(monkeypatch, capsys, "convert", "in.pt", out, *ADAM)
+    assert status == 0
+    assert "Parameters are named by their index" in shown
+    assert optparity(monkeypatch, capsys, "convert", out, "back.pt")[0] == 0
+    back = torch.load("back.pt", weights_only=True)["state"]
+    for index, expected in optimizer.state_dict()["state"].items():
+        for field, tensor in expected.items():
+            assert torch.equal(back[index][field], tensor)
+
+
+def test_a_model_whose_names_are_numbers(monkeypatch, capsys, tmp_path):
+    """Names that look like the indices of other parameters."""
+    monkeypatch.chdir(tmp_path)
+    parameters = {"1": torch.nn.Parameter(torch.ones(4)), "0": torch.nn.Parameter(torch.ones(3))}
+    optimizer = torch.optim.Adam(list(parameters.values()))
+    for p in parameters.values():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    model = {**{name: p.detach() for name, p in parameters.items()}, "buffer": torch.ones(2)}
+    torch.save({"model": model, "optimizer": optimizer.state_dict()}, "in.pt")
+    assert optparity(monkeypatch, capsys, "convert", "in.pt", "out.safetensors", *ADAM)[0] == 0
+    assert optparity(monkeypatch, capsys, "convert", "out.safetensors", "back.pt")[0] == 0
+    assert torch.load("back.pt", weights_only=True)["optimizer"]["state"][0]["exp_avg"].shape == (4,)
+
+
+def test_like_a_scheduled_run(monkeypatch, capsys, tmp_path):
+    """A checkpoint without groups takes those of a run that a scheduler drove; and it is said which file is wrong."""
+    monkeypatch.chdir(tmp_path)
+    p = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([("w", p)], lr=0.1, momentum=0.9)
+    torch.optim.lr_scheduler.StepLR(optimizer, 5)
+    p.grad = torch.ones(3)
+    optimizer.step()
+    torch.save({"model": {"w": p.detach()}, "optimizer": optimizer.state_dict()}, "in.pt")
+    sgd = ("--optimizer", "SGD")
+    assert optparity(monkeypatch, capsys, "convert", "in.pt", "whole.safetensors", *sgd, "--step", 1)[0] == 0
+    arrays, _ = arrays_and_facts("whole.safetensors")
+    safetensors.numpy.save_file(arrays, "bare.safetensors")
+    assert optparity(monkeypatch, capsys, "convert", "bare.safetensors", "back.pt", *sgd, "--like", "in.pt")[0] == 0
+    back = torch.load("back.pt", weights_only=True)["optimizer"]
+    assert torch.equal(back["state"][0]["momentum_buffer"], torch.ones(3))
+    assert back["param_groups"] == optimizer.state_dict()["param_groups"]
+    for arguments, message in [
+        (("bare.safetensors", "other.pt", *sgd, "--like", "none.pt"), "bare.safetensors: --like none.pt: it cannot be read: No such file"),
+        (("in.pt", "other", *sgd, "--step", 1, "--like", "in.pt"), "in.pt: --like is for a checkpoint without torch's groups"),
+        (("whole.safetensors", "other.pt", "--missing", "x"), "whole.safetensors: --missing x: no parameter has this name."),
+    ]:
+        status, _, err = optparity(monkeypatch, capsys, "convert", *arguments)
+        assert status == 2
+        assert err.startswith(f"optparity: {message}")
+        assert err.count("\n") == 1
+
+
+def test_a_frozen_group_of_sgd_comes_back(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    a, b = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([{"params": [("a", a)]}, {"params": [("b", b)]}], lr=0.1, momentum=0.9)
+    a.grad = torch.ones(3)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), "in.pt")
+    given = ("--optimizer", "SGD", "--step", 3, "--missing", "b")
+    assert optparity(monkeypatch, capsys, "convert", "in.pt", "out.safetensors", *given)[0] == 0
+    assert optparity(monkeypatch, capsys, "convert", "out.safetensors", "back.pt")[0] == 0
+    assert torch.equal(torch.load("back.pt", weights_only=True)["state"][0]["momentum_buffer"], torch.ones(3))
 
 
 def test_what_is_replaced_comes_back_where_its_successor_does_not_arrive(monkeypatch, capsys, tmp_path):
@@ -477,8 +588,8 @@ def test_a_killed_run_leaves_no_half_file(tmp_path):
         )
         run = subprocess.Popen([sys.executable, "-c", program, tmp_path / "in.pt", tmp_path / out], stdout=subprocess.PIPE, text=True)
         assert run.stdout.readline() == "writing\n"
-        work = tmp_path / f".{out}.converting"
-        while not work.exists():
+        work, deadline = tmp_path / f".{out}.converting", time.monotonic() + 60
+        while not work.exists() and time.monotonic() < deadline:
             time.sleep(0.001)
         run.send_signal(signal.SIGKILL)
         run.wait()
