@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,12 @@ from flax import nnx
 import jaxopt_impl
 import torch_ref
 from jaxopt_impl import interop
+from jaxopt_impl.interop.leaves import Leaves
 
 from . import moving
 from .docs import ROOT
 from .harness.bits import differing, ulp_distance
+from .harness.contexts import _on_mesh
 from .harness.streams import gradients, parameters
 from .harness.subnormals import torch_flushing_like_jax
 from .harness.table import OPTIMIZERS, ROWS, Row
@@ -253,8 +256,93 @@ def test_a_schedule_goes_on_at_its_step(name):
             whole.step(jax.tree.leaves(gradient))
             scheduler.step()
         same_leaves(carried.params, whole.params())
+        with pytest.raises(ValueError, match=r"^to_torch_state_dict: group 0 has a schedule in JAX; learning_rate is needed"):
+            interop.to_torch_state_dict(carried.state, imported.groups)
         back = interop.to_torch_state_dict(carried.state, imported.groups, learning_rate=schedule)
         state_dicts_same(back, whole.optimizer.state_dict())
+
+
+def test_learning_rates_are_given_by_group():
+    """Numbers are in the groups from then on; a schedule's value is the one at the state's step."""
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in "ab"]
+    optimizer = torch_ref.SGD([{"params": [weights[0]]}, {"params": [weights[1]]}], lr=0.5)
+    params = {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
+    tx, state, groups = interop.from_torch(optimizer, params, learning_rate=[0.25, None])
+    updates, state = tx.update(params, state, params)
+    assert (float(updates["a"][0]), float(updates["b"][0])) == (-0.25, -0.5)
+    rates = lambda groups=groups, **given: [  # noqa: E731
+        group["lr"] for group in interop.to_torch_state_dict(state, groups, **given)["param_groups"]
+    ]
+    assert rates() == [0.25, 0.5]
+    assert rates(learning_rate=0.125) == [0.125, 0.125]
+    assert rates(learning_rate=[lambda step: jnp.float32(step / 8), np.float32(2)]) == [0.125, 2.0]
+    half = interop.from_torch(optimizer, params, learning_rate=[lambda step: 0.1, 0.75], step=0).groups
+    assert rates(half, learning_rate=[3, None]) == [3, 0.75]
+    with pytest.raises(ValueError, match=r"^to_torch_state_dict: group 0 has a schedule in JAX; learning_rate is needed"):
+        rates(half, learning_rate=[None, 3])
+    with pytest.raises(ValueError, match=r"^to_torch_state_dict: one learning_rate for each of 2 groups is needed; got 3"):
+        rates(learning_rate=[0.1, 0.1, 0.1])
+    for wrong in ("0.1", True, (0.1, 0.1), np.ones(2), lambda step: "0.1"):
+        with pytest.raises(ValueError, match=r"^to_torch_state_dict: learning_rate is a number, a schedule, or a list of these"):
+            rates(learning_rate=wrong)
+    with pytest.raises(ValueError, match=r"^from_torch: learning_rate is a number, a schedule, or a list of these"):
+        interop.from_torch(optimizer, params, learning_rate="0.1")
+
+
+def test_betas_may_be_tensors():
+    betas = tuple(map(torch.tensor, (0.5, 0.75)))
+    given = [adam_state_dict(), adam_state_dict(param_groups__0__betas=betas)]
+    given[0]["param_groups"][0]["betas"] = (0.5, 0.75)
+    numbers, tensors = (interop.from_torch(each, PARAMS, optimizer="Adam") for each in given)
+    for a, b in zip(*(jax.tree.leaves(each.tx.update(PARAMS, each.state, PARAMS)) for each in (numbers, tensors)), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    state_dicts_same(interop.to_torch_state_dict(tensors.state, tensors.groups), given[1])
+
+
+STOCK = {
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.5}),
+    "adagrad": (torch.optim.Adagrad, {"eps_in_sqrt": False}),
+    "rmsprop": (torch.optim.RMSprop, {"momentum": 0.9, "centered": True}),
+    "adam": (torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.25}),
+    "adamw": (torch.optim.AdamW, {}),
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_a_run_born_in_jax_goes_on_in_torch_optim(name):
+    make, arguments = STOCK[name]
+    params = parameters(SIZES, "float32")
+    run = JaxRun(jaxopt_impl.OPTIMIZERS[name](0.125, **arguments), params)
+    drawn = list(itertools.islice(gradients("normal", params), BEFORE + AFTER))
+    for gradient in drawn[:BEFORE]:
+        run.step(gradient)
+    stock = TorchSide(lambda weights: make(weights, lr=1.0), [np.array(leaf) for leaf in jax.tree.leaves(run.params)])
+    groups = interop.describe(params, (name, {"learning_rate": 0.125, **arguments}))
+    stock.optimizer.load_state_dict(interop.to_torch_state_dict(run.state, groups, like="torch.optim"))
+    for gradient in drawn[BEFORE:]:
+        run.step(gradient)
+        stock.step(jax.tree.leaves(gradient))
+    for ours, theirs in zip(jax.tree.leaves(run.params), stock.params(), strict=True):
+        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_state_is_where_its_leaf_is():
+    weights = {"spread": torch.ones(16), "whole": torch.ones(7)}
+    parameters = [torch.nn.Parameter(weight) for weight in weights.values()]
+    optimizer = torch_ref.Adam(zip(weights, parameters, strict=True))
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    start = _on_mesh({name: np.zeros(weight.shape, np.float32) for name, weight in weights.items()})
+    params = interop.weights_from_torch(weights, start)
+    _, state, groups = interop.from_torch(optimizer, params)
+    for tree in (params, state.exp_avg, state.exp_avg_sq):
+        for path, leaf in tree.items():
+            assert leaf.sharding.is_equivalent_to(start[path].sharding, 1), path
+    assert not start["spread"].sharding.is_fully_replicated
+    assert state.step.sharding.is_fully_replicated
+    assert len(state.step.sharding.device_set) == 8
+    state_dicts_same(interop.to_torch_state_dict(state, groups), optimizer.state_dict())
 
 
 def test_a_layout_and_its_way_back():
@@ -287,8 +375,34 @@ def test_names_that_are_the_same_belong_together_and_others_are_in_order():
         optimizer.step()
         state = interop.from_torch(optimizer, params, **given).state
         assert all((state.sum["layers"][str(i)] == i * i).all() for i in range(12))
-    in_order = interop.from_torch(optimizer, params).state
+    in_order = interop.from_torch(optimizer, params).state  # zeros tell nothing
     assert in_order.sum["layers"]["10"][0] == 4
+
+
+def test_the_default_order_never_swaps():
+    """Leaves a and b, which torch has as b and a, of one shape."""
+    values = {"b": np.float32([1, 2]), "a": np.float32([3, 4])}
+    weights = [torch.nn.Parameter(torch.from_numpy(value.copy())) for value in values.values()]
+    params = {"a": values["a"], "b": values["b"]}
+    for named, arguments, message in [
+        (["b", "c"], {}, "names: some leaves and parameters have the same names, but only leaves a, only torch c; names is needed"),
+        (["b", "b"], {}, "names: two parameters in torch are 'b'; names is needed"),
+        (["b", "b"], {"names": {"a": "b", "b": 1}}, "names: leaf a is 'b', but so are two parameters in torch; give indices"),
+        (["b", "a"], {"parameters": ["a", "b"]}, "parameters: 'a' was given, but the param_names of the groups have 'b' in its place"),
+    ]:
+        given = torch_ref.Adam(weights).state_dict()
+        given["param_groups"][0]["param_names"] = named
+        with pytest.raises(ValueError, match=f"^{message}"):
+            interop.from_torch(given, params, optimizer="Adam", **arguments)
+    optimizer = torch_ref.Adam(weights)
+    with pytest.raises(ValueError, match=r"^from_torch: leaf a has the value of params\[1\], but is params\[0\] where only the order"):
+        interop.from_torch(optimizer, jax.tree.map(jnp.array, params))
+    for arguments in ({"parameters": ["b", "a"]}, {"names": {"a": 1, "b": 0}}):
+        assert [leaf.path for leaf in interop.from_torch(optimizer, params, **arguments).groups[0].leaves] == ["b", "a"]
+    assert interop.from_torch(optimizer, {"a": values["b"], "b": values["a"]}).groups[0].leaves[0].path == "a"
+    named = torch_ref.Adam([{"params": [("y", weights[0])]}, {"params": [("x", weights[1])]}])
+    with pytest.raises(ValueError, match=r"^from_torch: leaf a has the value of params\['x'\], but is params\['y'\] where"):
+        interop.from_torch(named, params)
 
 
 def test_missing_state_starts_as_new_only_where_it_is_named():
@@ -304,6 +418,15 @@ def test_missing_state_starts_as_new_only_where_it_is_named():
     back = interop.to_torch_state_dict(state, groups)["state"]
     state_dicts_same(back[0], optimizer.state_dict()["state"][0])
     assert back[1]["step"] == 1
+
+    for dampening in (0, 0.5):
+        optimizer = torch_ref.SGD([a, b], lr=0.1, momentum=0.9, dampening=dampening)
+        optimizer.step()
+        if dampening:
+            with pytest.raises(ValueError, match=r"^SGD: params\[1\] has no state, and with dampening a first step differs from step 1"):
+                interop.from_torch(optimizer, params, missing=["b"])
+        else:
+            assert not interop.from_torch(optimizer, params, missing=["b"]).state.momentum_buffer["b"].any()
 
 
 def test_a_run_that_has_not_begun():
@@ -542,12 +665,31 @@ def test_what_torch_cannot_hold_is_refused():
         ),
         ((("sgd", rate), {"state": half_adam}), r"SGD: the state has exp_avg of a; the group keeps none of it"),
         ((("adam", rate), {"state": jaxopt_impl.sgd(0.1).init(params)}), r"Adam: the state has no exp_avg; it has momentum_buffer, step"),
+        (
+            (("adam", rate), {"state": half_adam._replace(exp_avg={"a": jnp.ones(2, jnp.bfloat16)})}),
+            r"Adam: exp_avg of leaf a has shape \(2,\)",
+        ),
+        ((("adam", rate), {"state": half_adam._replace(step=-1)}), r"Adam: the state has step -1; a whole number >= 0 is needed"),
+        ((("adam", rate), {"state": half_adam._replace(step=2.5)}), r"Adam: the state has step 2\.5; a whole number >= 0 is needed"),
+        ((("adam", rate), {"state": half_adam._replace(step=np.ones(1))}), r"Adam: the state has step \[1\.\]; a whole number >= 0"),
+        ((("adam", rate), {"state": half_adam._replace(step=True)}), r"Adam: the state has step True; a whole number >= 0 is needed"),
+        ((("adam", rate), {"described": {}}), r"describe: adam has no learning_rate; a number is needed"),
+        ((("adam", rate), {"described": {"learning_rate": "0.1"}}), r"describe: learning_rate is a number"),
         ((("adam", rate), {"described": {"learning_rate": lambda t: 0.1}}), r"describe: a torch group has a number as learning_rate"),
         ((("adam", rate), {"described": {**rate, "beta": 1}}), r"adam: unknown argument 'beta'; one of learning_rate, b1"),
     ]:
         (name, given), rest = arguments
         with pytest.raises((ValueError, TypeError), match=f"^{message}"):
             written(name, given, **rest)
+    for given, message in [
+        (("adam", {"learning_rate": -1.0}), r"Invalid learning rate: -1\.0 \(adam: lr >= 0\)"),
+        (("adam", {**rate, "b1": 1.5}), r"Invalid beta parameter at index 0: 1\.5"),
+        (("lion", rate), "describe: unknown optimizer 'lion'; one of sgd, momentum"),
+        ("adam", r"describe: an optimizer is a name and its arguments, as \('adam', .*; got 'adam'"),
+        ({"a": "adam"}, "describe: an optimizer is a name and its arguments, as"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            interop.describe(params, given)
     assert "eps_in_sqrt" not in written("adagrad", {**rate, "eps_in_sqrt": False}, like="torch.optim")["param_groups"][0]
 
 
@@ -562,8 +704,43 @@ def test_weights_that_do_not_fit_are_refused():
             interop.weights_from_torch(weights, PARAMS, **arguments)
     with pytest.raises(ValueError, match=r"^names: leaf b is not among them"):
         interop.weights_to_torch(PARAMS, names={"a": "x"})
+    with pytest.raises(ValueError, match=r"^names: leaves a and b are both 'x'\.$"):
+        interop.weights_to_torch(PARAMS, names=lambda path: "x")
     with pytest.raises(ValueError, match=r"^interop: two leaves have the path x\.y\.$"):
         interop.weights_to_torch({"x": {"y": np.ones(1)}, "x.y": np.ones(1)})
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Scale:
+    value: jax.Array
+
+
+def test_only_a_variables_value_has_no_name():
+    """A field that is called value is one of the path, as it is in torch; the value of nnx's Param is the parameter."""
+    state = nnx.split(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Param)[1]
+    assert Leaves({"linear": state, "scale": Scale(jnp.ones(1))}).paths == ["linear.bias", "linear.kernel", "scale.value"]
+    assert Leaves({"linear": state}).given({"['linear']['bias'].value": 1, "linear.kernel": 2}, "names") == {
+        "linear.bias": 1,
+        "linear.kernel": 2,
+    }
+
+
+def test_a_partition_with_one_label():
+    labels = {"a": "all", "b": "all"}
+    tx = optax.partition({"all": jaxopt_impl.adam(0.1)}, labels)
+    groups = interop.describe(PARAMS, {"all": ("adam", {"learning_rate": 0.1})}, labels=labels)
+    _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    alone = jaxopt_impl.adam(0.1)
+    _, expected = alone.update(PARAMS, alone.init(PARAMS), PARAMS)
+    state_dicts_same(interop.to_torch_state_dict(state, groups), interop.to_torch_state_dict(expected, groups))
+
+
+def test_float32_accumulators_of_float32_are_torchs_own():
+    arguments = {"learning_rate": 0.1, "accumulator_dtype": jnp.float32}
+    groups = interop.describe(PARAMS, ("adam", arguments))
+    state = jaxopt_impl.adam(**arguments).init(PARAMS)
+    state_dicts_same(interop.to_torch_state_dict(state, groups, like="torch.optim"), interop.to_torch_state_dict(state, groups))
 
 
 def test_reading_needs_no_torch():
@@ -651,6 +828,16 @@ def test_optax_states_that_mean_something_else_are_refused():
         ),
         (("adam", optax.inject_hyperparams(optax.adam)(0.1)), {}, "optax's InjectStatefulHyperparamsState is no part of a adam state"),
         (("adam", optax.adam(0.1, mu_dtype=jnp.bfloat16)), {}, "adam: exp_avg of leaf a has dtype bfloat16; float32 is needed"),
+        (
+            ("rmsprop", optax.rmsprop(optax.constant_schedule(0.5), momentum=0.9)),
+            {"learning_rate": 0.5},
+            "from_optax: rmsprop's momentum under a schedule keeps the learning rates that it was built with",
+        ),
+        (
+            ("sgd", optax.chain(optax.trace(0.9), optax.trace(0.5))),
+            {"step": 3},
+            "from_optax: optax's TraceState and TraceState in one chain are both momentum_buffer; one is needed",
+        ),
         (("adam", optax.sgd(0.1)), {"step": 0}, "from_optax: this state has no exp_avg, which adam needs; got EmptyState and EmptyState"),
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{message}"):
@@ -663,5 +850,25 @@ def test_optax_states_that_mean_something_else_are_refused():
     ours = jaxopt_impl.adam(0.1, amsgrad=True).init(params)
     with pytest.raises(ValueError, match=r"^to_optax: max_exp_avg_sq has no place in this adam state of optax: ScaleByAdamState and"):
         interop.to_optax("adam", ours, optax.adam(0.1).init(params))
+    for name, given, like, message in [
+        (
+            "rmsprop",
+            jaxopt_impl.rmsprop(0.5, momentum=0.9).init(params),
+            optax.rmsprop(optax.constant_schedule(0.5), momentum=0.9).init(params),
+            "to_optax: rmsprop's momentum under a schedule keeps",
+        ),
+        (
+            "sgd",
+            jaxopt_impl.sgd(0.5, momentum=0.9).init(params),
+            optax.chain(optax.trace(0.9), optax.trace(0.5)).init(params),
+            "to_optax: optax's TraceState and TraceState in one chain are both momentum_buffer",
+        ),
+        ("adam", ours, 5, "optax's int is no part of a adam state"),
+        ("adam", ours, (), r"to_optax: a state of optax is needed; got \(\)"),
+        ("adam", optax.adam(0.1).init(params), optax.adam(0.1).init(params), "to_optax: a state of jaxopt_impl.adam is needed; got tuple"),
+        ("adam", jaxopt_impl.sgd(0.1).init(params), optax.adam(0.1).init(params), "to_optax: optax's ScaleByAdamState holds mu, but the"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            interop.to_optax(name, given, like, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"^to_optax: optax's TraceState holds trace, but the sgd state has no momentum_buffer"):
         interop.to_optax("sgd", jaxopt_impl.sgd(0.1).init(params), optax.sgd(0.1, momentum=0.9).init(params))

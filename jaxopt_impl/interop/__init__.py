@@ -4,7 +4,7 @@
     state_dict = to_torch_state_dict(state, imported.groups)  # go on in PyTorch
 
 What does not carry over is refused by name; nothing is dropped, and nothing is filled in unless asked for by name. torch is needed
-only where tensors are made, in `to_torch_state_dict`.
+only where tensors are made, in `to_torch_state_dict` and `weights_to_torch`.
 """
 
 from .groups import Group, Leaf

@@ -14,11 +14,12 @@ MOST_STEPS = 2**31 - 1  # the counter in JAX is an int32
 
 
 class Leaf(NamedTuple):
-    """A parameter in JAX: its path with dots, its dtype, and what its torch weight went through to become it."""
+    """A parameter in JAX: its path with dots, its dtype, what its torch weight went through to become it, and its shape."""
 
     path: str
     dtype: str
     layout: Layout = None
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Group:
         accumulator_dtype: "float32" where the state of halves is kept in it.
         leaves: the parameters in JAX, in torch's order.
         label: the group's label in `optax.partition`, where there are several.
+        scheduled: whether the learning rate is a schedule in JAX, so that `lr` in `options` is not the one that goes on.
     """
 
     optimizer: str
@@ -42,6 +44,7 @@ class Group:
     accumulator_dtype: str | None = None
     leaves: tuple[Leaf, ...] = ()
     label: Hashable = 0
+    scheduled: bool = False
 
     def name(self, position: int) -> str:
         """A parameter as error messages have it."""

@@ -48,6 +48,9 @@ def from_optax(
 ) -> Any:
     """The state of `jaxopt_impl.OPTIMIZERS[name]` that a stock optax state means: of optax.adam, adamw, amsgrad, sgd, adagrad, rmsprop.
 
+    NOTE that a state does not tell its rule: adamax, adamaxw, yogi, radam, lamb and nadam keep a ScaleByAdamState as adam does, and are
+    taken for it. That it is of the optimizer called `name` is for the caller to know.
+
     Args:
         name: sgd, adagrad, rmsprop, adam or adamw.
         optax_state: what the optax optimizer of that name has; a chain, as its functions return it.
@@ -67,7 +70,7 @@ def from_optax(
     """
     found: dict[str, Any] = {}
     counts = [] if step is None else [step]
-    for part in _parts(name, optax_state, bias_correction_nu):
+    for part in _whole("from_optax", name, optax_state, bias_correction_nu):
         if type(part).__name__ in COUNTS:
             counts.append(int(part.count))
         for theirs, ours in PARTS[name].get(type(part).__name__, {}).items():
@@ -109,7 +112,9 @@ def to_optax(name: str, state: Any, optax_state: Any, *, learning_rate: float | 
         >>> to_optax("adam", state, optax.adam(0.1).init(params))[0].count.item()
         7
     """
-    parts = list(_parts(name, optax_state, bias_correction_nu))
+    parts = _whole("to_optax", name, optax_state, bias_correction_nu)
+    if not hasattr(state, "_fields") or "step" not in state._fields:
+        raise ValueError(f"to_optax: a state of jaxopt_impl.{name} is needed; got {type(state).__name__}.")
     written = {field for part in parts for field in PARTS[name].get(type(part).__name__, {}).values()}
     for field in state._fields:
         if field != "step" and getattr(state, field) is not None and field not in written:
@@ -119,7 +124,7 @@ def to_optax(name: str, state: Any, optax_state: Any, *, learning_rate: float | 
         kind = type(part).__name__
         new = {}
         for theirs, ours in PARTS[name].get(kind, {}).items():
-            tree = getattr(state, ours)
+            tree = getattr(state, ours, None)
             if tree is None:
                 raise ValueError(f"to_optax: optax's {kind} holds {theirs}, but the {name} state has no {ours}.")
             if (name, ours) == ("rmsprop", "momentum_buffer"):
@@ -132,6 +137,22 @@ def to_optax(name: str, state: Any, optax_state: Any, *, learning_rate: float | 
 
     kinds = {*PARTS[name], *COUNTS, *EMPTY}
     return jax.tree.map(filled, optax_state, is_leaf=lambda part: type(part).__name__ in kinds)
+
+
+def _whole(who: str, name: str, optax_state: Any, bias_correction_nu: bool) -> list[Any]:
+    """The states in a chain, which hold each of our fields once."""
+    parts = list(_parts(name, optax_state, bias_correction_nu))
+    if not parts:
+        raise ValueError(f"{who}: a state of optax is needed; got {optax_state!r}.")
+    kinds, holder = {type(part).__name__ for part in parts}, {}
+    for part in parts:
+        for field in PARTS[name].get(type(part).__name__, {}).values():
+            if field in holder:
+                raise ValueError(f"{who}: optax's {holder[field]} and {type(part).__name__} in one chain are both {field}; one is needed.")
+            holder[field] = type(part).__name__
+    if name == "rmsprop" and {"TraceState", "ScaleByScheduleState"} <= kinds:
+        raise ValueError(f"{who}: rmsprop's momentum under a schedule keeps the learning rates that it was built with.")
+    return parts
 
 
 def _parts(name: str, optax_state: Any, bias_correction_nu: bool) -> Iterator[Any]:

@@ -20,7 +20,7 @@ def weights_from_torch(weights: Mapping[str, Any], params: Any, *, names: Names 
     Args:
         weights: by name, in torch's order: `dict(model.named_parameters())`.
         params: a tree of the shapes and dtypes that the result has.
-        names, layouts: as in `from_torch`.
+        names, layouts: as in `from_torch`, which needs `parameters=list(weights)` to match by the same names, unless its groups hold them.
     Raises: ValueError or TypeError where a leaf has no parameter, or one of another shape or dtype, and the other way round.
     Example:
         >>> import torch
@@ -50,13 +50,16 @@ def weights_to_torch(params: Any, *, names: Callable[[str], str] | Mapping[str, 
     Args:
         names: path of a leaf -> name in torch; the path by default.
         layouts: as in `from_torch`.
-    Raises: ValueError where a leaf has no name, or a layout does not fit.
+    Raises: ValueError where a leaf has no name, or another leaf's, or a layout does not fit.
     """
     leaves = Leaves(params)
     name_of, layout_of, tensors = leaves.given(names or (lambda path: path), "names"), leaves.given(layouts, "layouts"), {}
     for path, leaf in leaves.by_path.items():
         if path not in name_of:
             raise ValueError(f"names: leaf {path} is not among them; each leaf is one parameter.")
+        if name_of[path] in tensors:
+            first = next(other for other in leaves.paths if name_of[other] == name_of[path])
+            raise ValueError(f"names: leaves {first} and {path} are both {name_of[path]!r}.")
         try:
             tensors[name_of[path]] = as_tensor(np.array(apply(inverse(layout_of.get(path)), np.asarray(leaf)), order="C"))
         except ValueError as error:
