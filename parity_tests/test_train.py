@@ -111,26 +111,33 @@ def train_in_this_process(arguments, output):
     cli.main()
 
 
+def lines(file: Path) -> int:
+    return file.read_text().count("\n") if file.exists() else 0
+
+
 def test_ten_kills_do_not_change_a_bit(tmp_path):
     """SIGKILL at ten random moments, most of them while checkpoints are being written; then to the end."""
     arguments = {"task": "mlp", "optimizer": "adam", "options": {"amsgrad": True}, "gradients": "own"}
-    expected = trained(tmp_path / "whole", 60, checkpoint_every=30, **arguments).result()
+    expected = trained(tmp_path / "whole", 120, checkpoint_every=60, **arguments).result()
     folder, output, moments, reached = tmp_path / "killed", tmp_path / "output", random.Random(0), []
     log = folder / "log.csv"
-    command = ["mlp", "--optimizer", "adam", "--option", "amsgrad=true", "--gradients", "own", "--steps", 60, "--checkpoint-every", 2]
+    command = ["mlp", "--optimizer", "adam", "--option", "amsgrad=true", "--gradients", "own", "--steps", 120, "--checkpoint-every", 1]
     command += ["--out", folder]
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])  # imports once what every one of them needs
     for kill in range(10):
         process = processes.Process(target=train_in_this_process, args=([*command, *(["--resume"] if kill else [])], output))
-        lines = log.read_text().count("\n") if log.exists() else 0
+        written = lines(log)
         process.start()
-        begun = time.monotonic()
-        # Two while it starts, and the others once it takes steps: nearly all of its time then goes into checkpoints.
-        while kill not in (3, 6) and process.is_alive() and (not log.exists() or log.read_text().count("\n") <= lines):
-            time.sleep(0.01)
-            assert time.monotonic() - begun < 120
-        time.sleep(moments.uniform(0, 2 if kill in (3, 6) else 0.5))
+        # Two while it starts, and the others after so many steps and a moment: nearly all of its time then goes into checkpoints.
+        starting = kill in (3, 6)
+        goal, deadline = (
+            written + (1 if starting else moments.randint(1, 5)),
+            time.monotonic() + (moments.uniform(0, 2) if starting else 120),
+        )
+        while process.is_alive() and lines(log) < goal and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(0 if starting else moments.uniform(0, 0.1))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, output.read_text()
@@ -144,7 +151,7 @@ def test_ten_kills_do_not_change_a_bit(tmp_path):
     assert len(set(reached)) > 3, reached
     assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(expected))
     assert (folder / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
-    assert files(folder / "checkpoints") == ["step-00000058", "step-00000060"]
+    assert files(folder / "checkpoints") == ["step-00000119", "step-00000120"]
     assert files(folder) == ["checkpoints", "curves.png", "log.csv", "result.json", "run.json"]
 
 
