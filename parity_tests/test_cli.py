@@ -245,6 +245,21 @@ def test_without_torch_the_jax_side_works():
     assert run.returncode == 0, run.stderr
 
 
+def test_train_in_jax_needs_no_torch(tmp_path):
+    hidden = (  # not found, rather than None in sys.modules, which scikit-learn takes for a torch
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'torch': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hidden)\n"
+        "from parity_tests.cli import main; main()"
+    )
+    arguments = ["train", "mlp", "--framework", "jax", "--steps", "2", "--out", str(tmp_path / "run")]
+    run = subprocess.run([sys.executable, "-c", hidden, *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "run" / "checkpoints" / "step-00000002" / "jax").is_dir()
+
+
 def test_neither_package_needs_the_other():
     for package, absent in ((jaxopt_impl, "torch"), (torch_ref, "jax")):
         run = subprocess.run(

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..harness.torch_side import from_numpy, to_numpy
-
 
 def names(tree) -> dict[str, np.ndarray]:
     """The arrays of a nested mapping by dotted name, as PyTorch has them: {"layers": {0: {"weight": w}}} -> {"layers.0.weight": w}."""
@@ -28,6 +26,8 @@ def nested(weights: Mapping[str, np.ndarray]) -> dict:
 
 def from_torch(module) -> dict[str, np.ndarray]:
     """The parameters of a `torch.nn.Module` (the same memory where they are on the CPU)."""
+    from ..harness.torch_side import to_numpy
+
     return {name: to_numpy(p.detach().cpu()) for name, p in module.named_parameters()}
 
 
@@ -44,6 +44,8 @@ def into_torch(module, weights: Mapping[str, np.ndarray]) -> None:
     Raises: ValueError where names, shapes or dtypes are not the module's, before anything is changed.
     """
     import torch
+
+    from ..harness.torch_side import from_numpy
 
     _fits(from_torch(module), weights)
     with torch.no_grad():
