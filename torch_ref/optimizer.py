@@ -4,6 +4,7 @@ A kernel is `step(g, p, s, h) -> (u, s)` on one parameter: gradient, parameter, 
 A subclass names its kernel `rule`, and says by `start` what its state starts at.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ _ABSENT = {
 }
 
 
-class RoundedOnce(torch.optim.Optimizer):
+class RoundedOnce(torch.optim.Optimizer, ABC):
     """A `torch.optim.Optimizer` whose every operation rounds once.
 
     Subclasses set the class attributes below. The `state_dict` has the keys of the torch.optim counterpart, so that either loads the
@@ -40,13 +41,13 @@ class RoundedOnce(torch.optim.Optimizer):
         self._check(defaults)
         super().__init__(params, defaults)
 
+    @abstractmethod
     def start(self, group: dict) -> dict[str, float | None]:
         """What each field of `State` but `step` starts at, or None where this group keeps no such field."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, group: dict) -> None:
         """Raise where a group's hyper-parameter is out of range."""
-        raise NotImplementedError
 
     def hyper(self, group: dict) -> dict[str, Any]:
         """The fields of `Hyper` that a group determines."""

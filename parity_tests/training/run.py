@@ -113,7 +113,8 @@ class Training:
         self.data, self.arguments = self.task.arguments(run.settings)
         rates = self.task.learning_rates
         rate = rates.get(run.optimizer, OPTIMIZERS[run.optimizer].learning_rate) if run.learning_rate is None else run.learning_rate
-        self.run = replace(run, learning_rate=rate, batch_size=run.batch_size or self.task.batch_size)
+        self.batch_size = run.batch_size or self.task.batch_size
+        self.run = replace(run, learning_rate=rate, batch_size=self.batch_size)
         if self.batch_size > len(self.data.inputs):
             raise ValueError(f"train: batch_size <= {len(self.data.inputs)}, the number of examples; got {self.batch_size}.")
         if not resume and (self._about.exists() or self.log.exists() or self.checkpoints.exists()):
@@ -136,10 +137,6 @@ class Training:
 
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
-
-    @property
-    def batch_size(self) -> int:
-        return self.run.batch_size or 0
 
     def _trainers(self) -> list:
         """The sides, which start at the same bits."""
