@@ -38,8 +38,8 @@ ORBAXS_OWN = re.compile(
 STEP_KINDS = (None, "int", "float", "float16", "float32", "float64", "int32", "int64")
 
 
-# What a checkpoint that makes no sense comes to, where nothing here has named it; NotImplementedError and RecursionError are RuntimeErrors.
-BAD = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, OverflowError)
+# What comes of data that no check here has foreseen. A tensor without memory and JSON nested too deep are RuntimeErrors.
+UNFORESEEN = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, OverflowError)
 
 
 class RefusedError(Exception):
@@ -109,7 +109,7 @@ def read(path: Path, given: Given) -> Checkpoint:
         raise RefusedError(f"{path}: no such file or folder.")
     try:
         return {"torch": _read_torch, "orbax": _read_orbax, "safetensors": _read_safetensors}[form(path)](path, given)
-    except BAD as error:
+    except UNFORESEEN as error:
         raise RefusedError(f"{path}: {_said(error)}") from None
 
 
@@ -445,7 +445,7 @@ def _facts_like(given: Given) -> dict[str, Any]:
         state_dict, model = _torch_parts(given.like)
         without_state = {**state_dict, "state": {}} if isinstance(state_dict, Mapping) else state_dict
         return _facts(_checked(without_state, model, getattr(model, "_metadata", None), replace(given, step=0, missing=())))
-    except BAD as error:
+    except UNFORESEEN as error:
         raise ValueError(f"--like {given.like}: {_said(error)}") from None
 
 

@@ -21,7 +21,7 @@ import torch_ref
 
 from . import convert
 from .test_cli import optparity, subprocess_optparity
-from .test_interop import state_dicts_same
+from .test_interop import altered, state_dicts_same
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
@@ -150,17 +150,7 @@ class Code:
 
 def changed(**changes):
     """A good checkpoint of Adam with changes; a change to None removes."""
-    saved = trained(torch.optim.Adam, groups=lambda model: model.named_parameters())
-    for where, value in changes.items():
-        *path, last = (int(key) if key.isdecimal() else key for key in where.split("__"))
-        at = saved
-        for key in path:
-            at = at[key]
-        if value is None:
-            del at[last]
-        else:
-            at[last] = value
-    return saved
+    return altered(trained(torch.optim.Adam, groups=lambda model: model.named_parameters()), changes)
 
 
 def truncated(path, share):

@@ -488,6 +488,20 @@ def test_old_checkpoints_count_in_numbers():
     state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), old)
 
 
+def altered(tree, changes):
+    """A tree of dicts and lists with changes at a__0__b; a change to None removes."""
+    for where, value in changes.items():
+        *path, last = (int(key) if key.isdecimal() else key for key in where.split("__"))
+        at = tree
+        for key in path:
+            at = at[key]
+        if value is None:
+            del at[last]
+        else:
+            at[last] = value
+    return tree
+
+
 def adam_state_dict(**changes):
     """A good state_dict of Adam over a (3) and b (2, 3), with changes."""
     state = {
@@ -496,16 +510,7 @@ def adam_state_dict(**changes):
     }
     group = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "params": [0, 1]}
     given = {"state": state, "param_groups": [group]}
-    for where, value in changes.items():
-        *path, last = (int(key) if key.isdecimal() else key for key in where.split("__"))
-        at = given
-        for key in path:
-            at = at[key]
-        if value is None:
-            del at[last]
-        else:
-            at[last] = value
-    return given
+    return altered(given, changes)
 
 
 PARAMS = {"a": np.ones(3, np.float32), "b": np.ones((2, 3), np.float32)}
