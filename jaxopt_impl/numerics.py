@@ -47,6 +47,13 @@ def fence(x: jax.Array) -> jax.Array:
     return x + signed_zero(x)
 
 
+def other_fence(x: jax.Array) -> jax.Array:
+    """`fence`, written otherwise. XLA computes two equal fences of one array once, and stores that where two kernels need it: for
+    Nesterov's momentum 40 bytes of traffic for each float32 element and 4 of temporaries, instead of 28 and 0 with two that differ.
+    """
+    return x - signed_zero(-x)
+
+
 def _round_bfloat16(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
 
@@ -78,7 +85,7 @@ class Exact:
     def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
         self.x, self.merges, self.dtype = x, merges, dtype or x.dtype.name
 
-    def apart(self, operation: str) -> jax.Array:
+    def apart(self, operation: str, fence=fence) -> jax.Array:
         """The array, fenced if it could merge with the operation."""
         return fence(self.x) if set(operation) & set(self.merges) else self.x
 
@@ -164,7 +171,7 @@ def _addends(a: Exact, b: Exact) -> tuple[jax.Array, jax.Array, str]:
     """The two arrays of a sum, and what the sum could merge with."""
     constants = [v for v in (a, b) if "c" in v.merges]
     meets = "+c" if len(constants) == 2 else "+"
-    return a.apart(meets), b.apart(meets), "c" if constants else ""
+    return a.apart(meets), b.apart(meets, other_fence), "c" if constants else ""
 
 
 def sqrt(a):
