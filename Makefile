@@ -6,13 +6,16 @@ NEWEST := .venv-newest
 JOBS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 
-.PHONY: parity test lint exhaustive newest clean
+.PHONY: parity test bench lint exhaustive newest clean
 
 parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
 
 test: $(VENV)/.installed lint  ## what CI runs
 	$(PYTEST)
+
+bench: $(VENV)/.installed  ## what a step costs, against optax and torch.optim; `python -m benchmarks --help`
+	$(VENV)/bin/python -m benchmarks
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/pre-commit run --all-files --config .pre-commit-config.yaml
