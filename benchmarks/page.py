@@ -52,7 +52,7 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# What a step costs",
         "",
-        "Written by `python -m benchmarks.page`, from `make bench`. Ratios within one run; absolute times are this machine's.",
+        "Written by `python -m benchmarks.page`, from a run of `python -m benchmarks`. Ratios within one run; absolute times are this machine's.",
         "",
         f"- {result['device']}, {result['threads']} threads, load {result['load']:.1f}, {result['when']}, commit {result['commit']}",
         *(f"- {what}: {found}" for what, found in result["versions"].items()),
