@@ -125,14 +125,12 @@ def unfenced() -> Iterator[None]:
     """`jaxopt_impl` without fences and barrier, for what is traced inside."""
     from jaxopt_impl import numerics as nx
 
-    kept = {name: getattr(nx, name) for name in ("fence", "signed_zero", "barrier")}
-    apart = nx.Exact.apart
-    nx.fence, nx.signed_zero, nx.barrier = (lambda x: x), (lambda x: 0.0), (lambda *arrays: arrays)
-    nx.Exact.apart = lambda self, operation, fence=None: self.x
+    kept = {name: getattr(nx, name) for name in ("fence", "other_fence", "signed_zero", "barrier")}
+    nx.fence = nx.other_fence = lambda x: x
+    nx.signed_zero, nx.barrier = (lambda x: 0.0), (lambda *arrays: arrays)
     try:
         yield
     finally:
-        nx.Exact.apart = apart
         for name, value in kept.items():
             setattr(nx, name, value)
 

@@ -85,9 +85,12 @@ class Exact:
     def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
         self.x, self.merges, self.dtype = x, merges, dtype or x.dtype.name
 
-    def apart(self, operation: str, fence=fence) -> jax.Array:
+    def apart(self, operation: str) -> jax.Array:
         """The array, fenced if it could merge with the operation."""
-        return fence(self.x) if set(operation) & set(self.merges) else self.x
+        return fence(self.x) if self.meets(operation) else self.x
+
+    def meets(self, operation: str) -> bool:
+        return bool(set(operation) & set(self.merges))
 
     def then(self, x: jax.Array, merges: str) -> Exact:
         """The result of an operation on this, rounded to this dtype."""
@@ -171,7 +174,7 @@ def _addends(a: Exact, b: Exact) -> tuple[jax.Array, jax.Array, str]:
     """The two arrays of a sum, and what the sum could merge with."""
     constants = [v for v in (a, b) if "c" in v.merges]
     meets = "+c" if len(constants) == 2 else "+"
-    return a.apart(meets), b.apart(meets, other_fence), "c" if constants else ""
+    return a.apart(meets), other_fence(b.x) if b.meets(meets) else b.x, "c" if constants else ""
 
 
 def sqrt(a):
