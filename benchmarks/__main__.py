@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import matplotlib
 import numpy as np
 import typer
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxopt_impl.accounting import state
 from parity_tests.doctor import machine
 from parity_tests.files import replacing
 from parity_tests.harness.bits import ulp_distance
@@ -91,8 +93,6 @@ def main(
 
 def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int) -> list[dict[str, Any]]:
     """Every case, in two processes that take turns."""
-    import jax
-
     spawn, done, sides = get_context("spawn"), [], {}
     for side in ("jax", "torch"):
         ours, theirs = spawn.Pipe()
@@ -129,7 +129,7 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int)
                     seconds[key].append(ask(side, "time", key, repeat[key]))
                     last = side
             ends = {key: end for side in sides for key, end in ask(side, "ends", row, dtype).items()}
-            done.append(_case(row, name, dtype, {key: facts for key, (_, facts) in found.items()}, seconds, ends, jax))
+            done.append(_case(row, name, dtype, {key: facts for key, (_, facts) in found.items()}, seconds, ends))
             for side in sides:
                 ask(side, "drop")
             progress.advance(bar)
@@ -138,12 +138,11 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int)
     return done
 
 
-def _case(row: Row, name: str, dtype: str, found: dict, seconds: dict, ends: dict, jax) -> dict[str, Any]:
+def _case(row: Row, name: str, dtype: str, found: dict, seconds: dict, ends: dict) -> dict[str, Any]:
     shapes = WORKLOADS[name]
     elements, size = sum(math.prod(shape) for shape in shapes), np.dtype(dtype).itemsize
     leaf = jax.ShapeDtypeStruct((1024,), dtype)
-    state = sum(x.size for x in jax.tree.leaves(jax.eval_shape(row.tx.init, leaf)) if x.shape) // leaf.size
-    least = size * (3 + 2 * state)
+    least = 3 * size + 2 * sum(state(row.tx, leaf).arrays.values()) // leaf.size
     copy = 2 * size * elements / statistics.median(seconds.pop(COPY))
     implementations = {}
     for key, values in seconds.items():
