@@ -15,7 +15,7 @@ import time
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import jax
 import matplotlib
@@ -229,6 +229,8 @@ def worse(old: dict[str, Any], new: dict[str, Any], threshold: float, console: C
     """Print how our ratio to each peer has changed; whether one has grown past the threshold."""
     before = {(case["row"], case["workload"]): case["implementations"] for case in old["cases"]}
     found = False
+    if not before.keys() & {(case["row"], case["workload"]) for case in new["cases"]}:
+        _fail("the older run has no row and workload of this one; there is nothing to compare.")
     for case in new["cases"]:
         for key, one in case["implementations"].items():
             then = before.get((case["row"], case["workload"]), {}).get(key)
@@ -262,14 +264,19 @@ def _read(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text())
         return {"cases": document["cases"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise typer.BadParameter(f"{path} cannot be read as a benchmark: {error}") from None
+        _fail(f"{path} cannot be read as a run of this benchmark: {' '.join(str(error).split())}")
 
 
 def _one_of(flag: str, given: list[str], known) -> list[str]:
     for name in given:
         if name not in known:
-            raise typer.BadParameter(f"{flag} {name!r}: one of {', '.join(known)} is needed.")
+            _fail(f"{flag} {name!r}: one of {'; '.join(known)} is needed.")
     return given
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"benchmarks: {message}", err=True)
+    raise typer.Exit(2)
 
 
 if __name__ == "__main__":
