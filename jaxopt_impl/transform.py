@@ -5,6 +5,7 @@ A kernel is `step(g, p, s, h) -> (u, s)` on one leaf: gradient, parameter (None 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -77,10 +78,13 @@ def transform(
             at_t = {"t": nx.scalar(t), "first": t == 1}
             h = {field: at_t[field] if field in at_t else nx.scalar(value) for field, value in values.items()}
             h = at_step(type(hyper)(**h))
+            leaf = partial(step_leaf, h)
+            if isinstance(t, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
+                leaf = jax.jit(leaf)
             done = []
             for g, *own in zip(gradients, *columns.values(), strict=True):
                 own = dict(zip(columns, own, strict=True))
-                done.append((None, own) if g is None else step_leaf(h, g, own))
+                done.append((None, own) if g is None else leaf(g, own))
 
         trees = {field: treedef.unflatten([own[field] for _, own in done]) for field in kept}
         return treedef.unflatten([u for u, _ in done]), make_state(**(none | trees), step=t)
