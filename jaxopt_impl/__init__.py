@@ -3,9 +3,10 @@
 from .adagrad import adagrad
 from .adam import adam, adamw
 from .momentum import momentum
+from .packing import pack, unpack
 from .rmsprop import rmsprop
 from .sgd import sgd
 
 OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
 
-__all__ = ["OPTIMIZERS", "adagrad", "adam", "adamw", "momentum", "rmsprop", "sgd"]
+__all__ = ["OPTIMIZERS", "adagrad", "adam", "adamw", "momentum", "pack", "rmsprop", "sgd", "unpack"]

@@ -37,7 +37,7 @@ _SIGN_BIT = {"float32": np.int32(-(2**31)), "float64": np.int64(-(2**63))}
 _UNSIGNED_SIGN_BIT = {"float32": np.uint32(2**31), "float64": np.uint64(2**63)}
 
 
-def signed_zero(x: jax.Array, sign_bits: Mapping[str, np.generic] = _SIGN_BIT) -> jax.Array:
+def signed_zero(x: jax.Array, sign_bits: Mapping[str, np.signedinteger | np.unsignedinteger] = _SIGN_BIT) -> jax.Array:
     """+0 or -0, with the sign of x: nothing to IEEE arithmetic, an unknown to a compiler."""
     sign_bit = sign_bits[x.dtype.name]
     bits = lax.bitcast_convert_type(x, sign_bit.dtype)

@@ -1,0 +1,111 @@
+"""Packed leaves: the same bits as leaf by leaf, there and back, and inside a training step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding
+
+from jaxopt_impl import pack, unpack
+from jaxopt_impl.packing import Packed
+
+from .harness.bits import differing
+from .harness.contexts import _on_mesh
+from .harness.table import ROWS
+
+
+def params():
+    rng = np.random.default_rng(0)
+    x = lambda dtype, *shape: jnp.asarray(rng.standard_normal(shape), dtype)  # noqa: E731
+    return {
+        "a": (x("float32", 3, 4), None),
+        "b": [x("float32"), jnp.zeros((0, 2)), x("bfloat16", 5)],
+        "large": x("float32", 50, 50),
+        "c": {},
+        "d": x("float32", 7),
+    }
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
+        assert not differing(np.asarray(x), np.asarray(y)).any()
+
+
+def test_there_and_back():
+    packed = pack(params())
+    assert {dtype: flat.shape for dtype, flat in packed.flat.items()} == {"float32": (20,), "bfloat16": (5,)}
+    assert [leaf.shape for leaf in packed.kept] == [(50, 50)]
+    same(unpack(packed), params())
+    same(jax.jit(lambda tree: unpack(pack(tree)))(params()), params())
+    assert not pack(params(), below=0).flat
+    assert not pack(params(), below=2501).kept
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_packed_training_step_has_the_same_bits(row):
+    """Gradients of the packed loss, update, and parameters, with the state taken apart and packed again in the middle."""
+    start = params()
+    target = jax.tree.map(lambda p: p + jnp.asarray(1, p.dtype), start)
+
+    def train_step(tree, state):
+        def loss(tree):
+            squares = jax.tree.map(lambda p, t: ((p - t) ** 2).astype("float32").sum(), unpack(tree), target)
+            return sum(jax.tree.leaves(squares))
+
+        updates, state = row.tx.update(jax.grad(loss)(tree), state, tree)
+        return optax.apply_updates(tree, updates), state
+
+    packed, leaves = pack(start), start
+    packed_state, state = row.tx.init(packed), row.tx.init(leaves)
+    step = jax.jit(train_step)
+    for t in range(4):
+        packed, packed_state = step(packed, packed_state)
+        leaves, state = step(leaves, state)
+        same(unpack(packed), leaves)
+        same(unpack(packed_state), state)
+        if t == 1 and any(isinstance(field, Packed) for field in packed_state):
+            packed_state = pack(unpack(packed_state), like=packed)
+    assert differing(np.asarray(leaves["large"]), np.asarray(start["large"])).any()
+    assert step._cache_size() == 2
+
+
+def test_gradients_are_packed_as_their_parameters_are():
+    packed = pack(params())
+    gradients = jax.tree.map(lambda p: p.astype("float32") * 2, params())
+    like = pack(gradients, like=packed)
+    assert jax.tree.structure(like) == jax.tree.structure(packed)
+    assert like.flat["bfloat16"].dtype == jnp.float32
+    same(unpack(like), gradients)
+
+
+def test_optax_flatten_has_the_same_bits():
+    """The way that asks no change of the loss."""
+    row = next(row for row in ROWS if str(row) == "adam: all")
+    p = {"a": jnp.linspace(-1, 1, 12).reshape(3, 4), "b": jnp.linspace(1, 2, 5)}
+    flat = optax.flatten(row.tx)
+    u, _ = jax.jit(row.tx.update)(p, row.tx.init(p), p)
+    v, _ = jax.jit(flat.update)(p, flat.init(p), p)
+    same(u, v)
+
+
+def test_an_axis_in_front_stays_in_front():
+    lanes = jax.tree.map(lambda p: jnp.stack([p, p]), params())
+    same(unpack(jax.vmap(pack)(lanes)), lanes)
+
+
+def test_sharded_leaves_are_kept():
+    placed = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
+    packed = pack(placed)
+    assert [leaf.shape for leaf in packed.kept] == [(1000,)]
+    assert isinstance(packed.kept[0].sharding, NamedSharding)
+    assert not packed.kept[0].sharding.is_fully_replicated
+
+
+def test_what_cannot_be_packed_is_named():
+    with pytest.raises(TypeError, match=r"pack: leaf params\['a'\] is a str; an array is needed"):
+        pack({"a": "text"})
+    with pytest.raises(ValueError, match="pack: no part of the tree has the structure and shapes"):
+        pack({"a": jnp.ones(3)}, like=pack({"a": jnp.ones(4)}))
