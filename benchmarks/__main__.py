@@ -63,7 +63,7 @@ def main(
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     rounds: Annotated[int, typer.Option(min=3, help="Rounds at 32M and 1M; a third elsewhere.")] = 24,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; XLA takes all cores.")] = os.cpu_count() or 1,
-    quick: Annotated[bool, typer.Option("--quick", help="1M only, 9 rounds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="1M only, 9 rounds, without torch.compile.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("out"),
     compare: Annotated[Path | None, typer.Option(metavar="OLD.json", help="Print ratios to an older run; exit 1 past --threshold.")] = None,
     threshold: Annotated[float, typer.Option(min=1.0, help="How many times its old ratio to optax a ratio may be.")] = 1.1,
@@ -79,7 +79,7 @@ def main(
     cases = [(row, name) for row in chosen for name in (names or ["32M", "1M"])]
     if names is None:
         cases += [(Row("adam", "default"), name) for name in ("400x4096", "2000x256") if Row("adam", "default") in chosen]
-    result = {**_about(dtype, threads), "cases": measure(cases, dtype, rounds, threads)}
+    result = {**_about(dtype, threads), "cases": measure(cases, dtype, rounds, threads, compiled=not quick)}
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / "bench.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1))
@@ -91,12 +91,12 @@ def main(
         raise typer.Exit(1)
 
 
-def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int) -> list[dict[str, Any]]:
+def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int, *, compiled: bool) -> list[dict[str, Any]]:
     """Every case, in two processes that take turns."""
     spawn, done, sides = get_context("spawn"), [], {}
     for side in ("jax", "torch"):
         ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=serve, args=(theirs, side, threads), daemon=True)
+        process = spawn.Process(target=serve, args=(theirs, side, threads, compiled), daemon=True)
         process.start()
         sides[side] = ours
 

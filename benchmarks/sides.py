@@ -17,12 +17,14 @@ LEARNING_RATE = 1e-3
 CHECKED = (4099,)  # the shape on which the bits are compared
 CHECKED_STEPS = 10
 COPY = "copy"
+PACKED = "packed"  # jaxopt_impl over packed parameters; the packing of the gradients is in its time
+EVERY_SMALL = 2**13  # elements: leaves below this are packed in the benchmark
 
 
-def serve(connection, side: str, threads: int) -> None:
+def serve(connection, side: str, threads: int, compiled: bool) -> None:
     """The body of the process."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    own = (InJax if side == "jax" else InTorch)(threads)
+    own = (InJax if side == "jax" else InTorch)(threads, compiled)
     while (request := connection.recv()) is not None:
         method, *arguments = request
         connection.send(getattr(own, method)(*arguments))
@@ -38,7 +40,8 @@ def _start(shapes: list[tuple[int, ...]], dtype: str) -> tuple[list[np.ndarray],
 class InJax:
     """`jaxopt_impl`, the same rule without its fences, and the nearest optax transform: a donated training step in one `jit`."""
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, compiled: bool):
+        del threads, compiled  # XLA takes all cores, and always compiles
         import jax
 
         self.jax = jax
@@ -46,12 +49,19 @@ class InJax:
 
     def prepare(self, row: Row, shapes: list[tuple[int, ...]], dtype: str) -> dict[str, dict]:
         """Compile each, and say what it took and holds."""
+        from jaxopt_impl import pack
+
         jax, found = self.jax, {}
         params, gradients = _start(shapes, dtype)
         self.gradients = jax.tree.map(jax.numpy.array, gradients)
         elements = sum(g.size for g in gradients)
-        for name, (tx, context) in self._implementations(row).items():
+        implementations = self._implementations(row)
+        if len(shapes) > 1:
+            implementations[PACKED] = implementations["jaxopt_impl"]
+        for name, (tx, context) in implementations.items():
             placed = jax.tree.map(jax.numpy.array, params)
+            if name == PACKED:
+                placed = pack(placed, below=EVERY_SMALL)
             state = jax.jit(tx.init)(placed)
             start = time.perf_counter()
             with context():
@@ -86,7 +96,11 @@ class InJax:
     def _jit(self, tx):
         import optax
 
+        from jaxopt_impl.packing import Packed, pack
+
         def train_step(params, state, gradients):
+            if isinstance(params, Packed):
+                gradients = pack(gradients, like=params)
             updates, state = tx.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
 
@@ -127,7 +141,7 @@ def unfenced() -> Iterator[None]:
 
     kept = {name: getattr(nx, name) for name in ("fence", "other_fence", "signed_zero", "barrier")}
     nx.fence = nx.other_fence = lambda x: x
-    nx.signed_zero, nx.barrier = (lambda x: 0.0), (lambda *arrays: arrays)
+    nx.signed_zero, nx.barrier = (lambda *x: 0.0), (lambda *arrays: arrays)
     try:
         yield
     finally:
@@ -145,10 +159,11 @@ class InTorch:
         "torch compiled": {"foreach": False},
     }
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, compiled: bool):
         import torch
 
         torch.set_num_threads(threads)
+        self.compiled = compiled
         self.torch = torch
         self.steps: dict[str, Any] = {}
 
@@ -160,7 +175,7 @@ class InTorch:
         for name, optimizer in self._optimizers(row, params, gradients):
             step = optimizer.step
             if name == "torch compiled":
-                if len(shapes) > 1:
+                if len(shapes) > 1 or not self.compiled:
                     continue
                 step = self.torch.compile(step)
             start = time.perf_counter()
