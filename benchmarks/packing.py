@@ -1,7 +1,7 @@
 """What packing saves where leaves are many and small: `python -m benchmarks.packing`.
 
-A step per call, and inside one jit (a `scan` over steps, where dispatch is apart). Each step has gradients of its own, leaf by leaf, and packs
-them: with the same gradients in each step XLA would move their packing out of the loop.
+A step per call, and inside one jit (a `scan` over steps, where dispatch is apart). Each step has gradients of its own, leaf by leaf,
+and packs them: with the same gradients in each step XLA would move their packing out of the loop.
 """
 
 import statistics
