@@ -179,6 +179,14 @@ def test_one_compilation(row):
     assert step._cache_size() == 1
 
 
+@pytest.mark.parametrize("row", DEFAULTS, ids=str)
+def test_leaves_of_a_shape_are_traced_once(row):
+    """So that a thousand of them do not take a thousand times as long."""
+    p = [jnp.ones(8), jnp.ones(8), jnp.ones(8), jnp.ones(9)]
+    text = jax.jit(row.tx.update).lower(p, row.tx.init(p), p).as_text()
+    assert text.count("func.func private @step_leaf") == 2
+
+
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_one_compilation_and_state_where_the_leaves_are_when_sharded(row):
     p = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
