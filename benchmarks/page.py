@@ -37,6 +37,10 @@ unfenced rule and optax move the same.
 | no fence on inputs, none on the result, neither, no `optimization_barrier` | each within 6 % of the fenced rule over 60 rounds at 32M, to both sides: nothing to gain, so all stay |
 | two equal fences of one array in two loops | XLA stores it: Nesterov 40 bytes and 4 of temporaries. Written in two ways (`other_fence`): 28 and 0 |
 
+Temporaries are 0 for every row in float32 but two, `sgd: nesterov, all` and `rmsprop: all` (4 bytes): g + λθ is needed by several loops, one of
+which makes another's input, and XLA then stores it, for the unfenced rule and for optax as well. `test_a_donated_step_needs_no_temporaries` holds this. In
+bfloat16 and float16 a state's value is needed as stored and as float32, and XLA computes it twice from the old state, which it copies: 2 to 8 bytes.
+
 ## Many small leaves
 
 XLA makes its kernels for each leaf, and time is their number: `python -m benchmarks.packing` compares with `jaxopt_impl.pack`, which puts small leaves into one
@@ -48,10 +52,6 @@ array. A whole training step of 100 leaves (gradients of an elementwise loss tha
 | inside one jit | 0.49 | 0.82 | 1.83 | 1.41 | 2.3 |
 
 So `pack` takes leaves below 2,048 elements unless told otherwise. (Medians of 15 rounds, AMD EPYC, 2 cores; a GPU will win further up, which was not run.)
-
-Temporaries are 0 for every row in float32 but two, `sgd: nesterov, all` and `rmsprop: all` (4 bytes): g + λθ is needed by several loops, one of
-which makes another's input, and XLA then stores it, for the unfenced rule and for optax as well. `test_a_donated_step_needs_no_temporaries` holds this. In
-bfloat16 and float16 a state's value is needed as stored and as float32, and XLA computes it twice from the old state, which it copies: 2 to 8 bytes.
 
 ## What was not run
 

@@ -53,10 +53,12 @@ def pack(tree: Any, below: int = 2**11, like: Packed | None = None) -> Any:
         tree: parameters; with `like` also gradients, updates or an optimizer's state.
         below: leaves of fewer elements than this are packed: where it wins on a CPU, the copies named below counted in. Leaves that are
             sharded are kept as they are, wherever that is known (outside of a jit): one array could not be sharded as they are.
-        like: packed parameters. Every part of `tree` with their structure and shapes is packed as they are, whatever its dtypes.
+        like: packed parameters. Every part of `tree` with their structure and shapes is packed as they are; leaves that share an
+            array need one dtype, not theirs.
     Returns: a `Packed`; with `like` the tree with a `Packed` in the place of each such part.
     Shapes: leaves of any shape and number of axes, [] too; packed into [n].  Dtypes: any.
-    Raises: TypeError where a leaf is no array, naming the leaf; ValueError where no part of `tree` is like `like`.
+    Raises: TypeError where a leaf is no array, naming the leaf, or where leaves that share an array differ in dtype; ValueError where no
+        part of `tree` is like `like`.
     Exactness: bits are moved, never computed with. A transform whose rule is elementwise, as all of `jaxopt_impl`, gives the same bits
         packed as not; one that looks at a whole leaf (LARS, LAMB, Adafactor, a clipping of each leaf) does not.
     Costs: a copy of the small parameters in the loss, and of their gradients; no mask or partition can tell the leaves in a pack apart.
@@ -111,6 +113,10 @@ def _packed(tree, layout: Layout) -> Packed:
             kept.append(leaf)
         else:
             small.setdefault(dtype, []).append(jnp.ravel(leaf))
+    for dtype, leaves in small.items():  # concatenate would promote them to one
+        found = sorted({leaf.dtype.name for leaf in leaves})
+        if len(found) > 1:
+            raise TypeError(f"pack: the leaves packed as {dtype} have dtypes {', '.join(found)}; one dtype is needed.")
     return Packed({dtype: jnp.concatenate(leaves) for dtype, leaves in small.items()}, kept, layout)
 
 

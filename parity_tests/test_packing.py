@@ -109,3 +109,5 @@ def test_what_cannot_be_packed_is_named():
         pack({"a": "text"})
     with pytest.raises(ValueError, match="pack: no part of the tree has the structure and shapes"):
         pack({"a": jnp.ones(3)}, like=pack({"a": jnp.ones(4)}))
+    with pytest.raises(TypeError, match="pack: the leaves packed as float32 have dtypes bfloat16, float32; one dtype is needed"):
+        pack({"a": jnp.ones(3), "b": jnp.ones(3, "bfloat16")}, like=pack({"a": jnp.ones(3), "b": jnp.ones(3)}))
