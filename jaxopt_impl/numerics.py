@@ -6,7 +6,8 @@ drops a rounding or adds one. Two things stop it, and no other part of the packa
 
 - `barrier` at a kernel's entry hides from the algebraic simplifier what the caller computed. It does not stop the FMA.
 - `fence(x) = x + copysign(0, x)` equals x for every x, and no compiler can know that: the added zero is sometimes -0.
-  A fenced product is no longer a product, so nothing merges with it; a fenced divisor is no longer a scalar or a root.
+  A fenced product is no longer a product, so nothing merges with it; a fenced divisor is no longer a root.
+- A float32 array is divided by a scalar as a product with its reciprocal, both in float64: rounded, that is the quotient.
 
 An `Exact` remembers which operations its value could merge with (`merges`), and is fenced only where it meets one.
 
@@ -78,7 +79,7 @@ class Exact:
     """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first.
 
     `merges` names what XLA would merge with this value: "+" an addition (or subtraction) of it, "*" a product with it, "/" a division
-    of it, "c" the addition of another constant.
+    of it or by it, "r" a division by it (it is a root), "c" the addition of another constant.
     """
 
     __slots__ = ("dtype", "merges", "x")
@@ -119,7 +120,10 @@ class Exact:
         """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has the numerator's sign."""
         a, b, like = _meet(self, other)
         numerator = a.apart("/")
-        return like.then(numerator / (b.x + signed_zero(numerator)), "/")
+        if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
+            return like.then(_divided_by_scalar(numerator, b.x), "/")
+        merging = b.meets("/r") or not b.x.ndim
+        return like.then(numerator / (b.x + signed_zero(numerator) if merging else b.x), "/")
 
     def __neg__(self):
         return type(self)(-self.x, self.merges.replace("/", ""), self.dtype)
@@ -169,26 +173,41 @@ def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
 
 
 def _addends(a: Exact, b: Exact) -> tuple[jax.Array, jax.Array, str]:
-    """The two arrays of a sum, and what the sum could merge with."""
+    """The two arrays of a sum, and what the sum could merge with: with a constant 0, which XLA leaves out, whatever the other could."""
     constants = [v for v in (a, b) if "c" in v.merges]
     meets = "+c" if len(constants) == 2 else "+"
-    return a.apart(meets), other_fence(b.x) if b.meets(meets) else b.x, "c" if constants else ""
+    merges = "c" if constants else ""
+    if any(isinstance(v.x, np.ndarray) and not v.x for v in constants):
+        merges = _either(a, b)
+    return a.apart(meets), other_fence(b.x) if b.meets(meets) else b.x, merges
+
+
+def _either(a: Exact, b: Exact) -> str:
+    return "".join(sorted({*a.merges, *b.merges}))
+
+
+def _divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
+    """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
+    number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one.
+    """
+    with jax.enable_x64(True):
+        return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)
 
 
 def sqrt(a):
     """The square root; of a Python number too."""
     if isinstance(a, Exact):
-        return a.then(jnp.sqrt(a.x), "")  # never a divisor unfenced, see __truediv__
+        return a.then(jnp.sqrt(a.x), "r")
     return math.sqrt(a)
 
 
 def where(condition, a: Exact, b: Exact) -> Exact:
-    return type(a)(lax.select(condition, a.x, b.x), "".join(sorted({*a.merges, *b.merges})), a.dtype)
+    return type(a)(lax.select(condition, a.x, b.x), _either(a, b), a.dtype)
 
 
 def maximum(a: Exact, b: Exact) -> Exact:
     """The larger one; NaN if one is."""
-    return type(a)(jnp.maximum(a.x, b.x), "".join(sorted({*a.merges, *b.merges})), a.dtype)
+    return type(a)(jnp.maximum(a.x, b.x), _either(a, b), a.dtype)
 
 
 def power(base, t):
@@ -239,7 +258,7 @@ def array(a: Exact) -> jax.Array:
 
 def result(a: Exact, dtype: str | None = None) -> jax.Array:
     """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
-    return (fence(a.x) if a.merges.strip("/") else a.x).astype(dtype or a.dtype)
+    return (fence(a.x) if a.meets("+*c") else a.x).astype(dtype or a.dtype)
 
 
 def known(value) -> float | None:

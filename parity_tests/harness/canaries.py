@@ -69,6 +69,9 @@ CANARIES = [
     Canary("(a/d)/c", "a / (d*c)", lambda sqrt, a, b, c, d: (a / d) / c, halves=True),
     Canary("a/c, a = x/d outside the kernel", "x / (d*c)", lambda sqrt, a, b, c, d: a / c, lambda a, b, c, d: (a / d, b, c, d)),
     Canary("a / (c/d)", "(a*d) / c", lambda sqrt, a, b, c, d: a / (c / d)),
+    Canary("a / (sqrt(c) + 0.0)", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / (sqrt(c) + 0.0)),
+    Canary("a / (c/d + 0.0)", "(a*d) / c", lambda sqrt, a, b, c, d: a / (c / d + 0.0)),
+    Canary("a / (sqrt(c) + d)", "a * rsqrt(c) by way of d", lambda sqrt, a, b, c, d: a / (sqrt(c) + d), rewritten_by=NEVER, halves=True),
     Canary("a / c", "an approximate division", lambda sqrt, a, b, c, d: a / c, rewritten_by=NEVER, halves=True),
     Canary("sqrt(c)", "an approximate root", lambda sqrt, a, b, c, d: sqrt(c), rewritten_by=NEVER, halves=True),
 ]
