@@ -1,12 +1,14 @@
 """What packing saves where leaves are many and small: `python -m benchmarks.packing`.
 
 A step per call, and inside one jit (a `scan` over steps, where dispatch is apart). Each step has gradients of its own, leaf by leaf,
-and packs them: with the same gradients in each step XLA would move their packing out of the loop.
+and packs them: with the same gradients in each step XLA would move their packing out of the loop. With `--loss` a step is a whole
+training step: the gradients are those of an elementwise loss, which unpacks its parameters.
 """
 
-import statistics
+import os
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,72 +19,104 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from jaxopt_impl import pack
-from parity_tests.harness.table import OPTIMIZERS, Row
+from jaxopt_impl import pack, unpack
+from jaxopt_impl.accounting import state
+from parity_tests.harness.table import OPTIMIZERS, ROWS, Row
+
+from .report import spread
+from .runs import about, fail, write
 
 STEPS = 8  # inside one jit
 CALLS = 4  # one step each
+LEAF = jax.ShapeDtypeStruct((1024,), "float32")
+STATEFUL = [next(row for row in ROWS if row.optimizer == name and state(row.tx, LEAF).arrays) for name in OPTIMIZERS]  # the first that has
+HEADERS = ["case", "", "compile s", "per call, ms", "/ optax", "in one jit, ms", "/ optax"]
 
 
 def main(
-    optimizer: Annotated[list[str] | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}; may be repeated. Default: adam.")] = None,
+    optimizer: Annotated[list[str] | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}; may be repeated. Default: all.")] = None,
     leaves: Annotated[int, typer.Option(min=1)] = 2000,
-    size: Annotated[int, typer.Option(min=1, help="Elements of a leaf.")] = 256,
+    size: Annotated[list[int] | None, typer.Option(min=1, help="Elements of a leaf; may be repeated. Default: 256.")] = None,
+    loss: Annotated[bool, typer.Option("--loss", help="A whole training step, with the gradients of a loss.")] = False,
     rounds: Annotated[int, typer.Option(min=3)] = 12,
+    out: Annotated[Path, typer.Option(help="The file for the run, as JSON.")] = Path("out/packing.json"),
 ) -> None:
     """Time optax and jaxopt_impl leaf by leaf, and jaxopt_impl packed, in rounds, each round in another order."""
-    unknown = [name for name in optimizer or [] if name not in OPTIMIZERS]
-    if unknown:
-        typer.echo(f"benchmarks.packing: --optimizer {unknown[0]}: one of {', '.join(OPTIMIZERS)} is needed.", err=True)
-        raise typer.Exit(2)
-    shown = Table(title=f"{leaves} leaves of {size}, float32; milliseconds a step, and the ratio to optax within a round (quartiles)")
-    for header in ("row", "", "compile s", "per call", "/ optax", "in one jit", "/ optax"):
-        shown.add_column(header)
-    for name in optimizer or ["adam"]:
-        row = next(Row(name, label) for label in ("momentum", "default") if label in OPTIMIZERS[name].rows)  # one that keeps state
-        runs = {key: Run(tx, leaves, size, packed) for key, tx, packed in sides(row)}
-        seconds: dict[str, list[tuple[float, float]]] = {key: [] for key in runs}
-        keys = list(runs)
-        for i in track(range(rounds), description=str(row), console=Console(stderr=True), transient=True):
-            for key in keys[i % len(keys) :] + keys[: i % len(keys)]:
-                seconds[key].append((runs[key].per_call(), runs[key].in_one_jit()))
-        for key, run in runs.items():
-            cells = []
-            for which in (0, 1):
-                ratios = [one[which] / other[which] for one, other in zip(seconds[key], seconds["optax"], strict=True)]
-                low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-                cells += [f"{1e3 * statistics.median(s[which] for s in seconds[key]):.3f}", f"{middle:.3f} ({low:.2f} to {high:.2f})"]
-            shown.add_row(str(row), key, f"{run.compile_s:.1f}", *cells)
-    Console(width=140).print(shown)
+    for name in optimizer or []:
+        if name not in OPTIMIZERS:
+            fail(f"--optimizer {name}: one of {', '.join(OPTIMIZERS)} is needed.")
+    if not out.parent.is_dir():
+        fail(f"--out {out}: its folder is not there.")
+    rows = [row for row in STATEFUL if not optimizer or row.optimizer in optimizer]
+    cases = [measured(row, leaves, elements, loss, rounds) for row in rows for elements in size or [256]]
+    write(out, {**about("float32", os.cpu_count() or 1), "cases": cases})
+    shown = Table(*HEADERS, title=f"{rounds} rounds, median (quartiles); ratios within a round", title_justify="left", box=None)
+    for case in cases:
+        for line in lines(case):
+            shown.add_row(*line)
+    Console(width=150).print(shown)
 
 
-def sides(row: Row) -> list[tuple[str, optax.GradientTransformation, bool]]:
-    return [("optax", row.stock_tx, False), ("jaxopt_impl", row.tx, False), ("packed", row.tx, True)]
+def measured(row: Row, leaves: int, size: int, loss: bool, rounds: int) -> dict[str, Any]:
+    """The seconds that each side took, round by round."""
+    sides = {"optax": (row.stock_tx, False), "jaxopt_impl": (row.tx, False), "packed": (row.tx, True)}
+    description, console = f"{row}, {leaves} x {size}", Console(stderr=True)
+    with console.status(f"{description}: compiling"):
+        runs = {key: Run(tx, leaves, size, packed, loss) for key, (tx, packed) in sides.items()}
+    found: dict[str, Any] = {key: {"compile_s": run.compile_s, "per_call": [], "in_one_jit": []} for key, run in runs.items()}
+    keys = list(runs)
+    for i in track(range(rounds), description=description, console=console, transient=True):
+        for key in keys[i % len(keys) :] + keys[: i % len(keys)]:
+            found[key]["per_call"].append(runs[key].per_call())
+            found[key]["in_one_jit"].append(runs[key].in_one_jit())
+    return {"row": str(row), "leaves": leaves, "size": size, "loss": loss, "sides": found}
+
+
+def lines(case: dict[str, Any]) -> list[list[str]]:
+    """A line for each side, under `HEADERS`."""
+    found = []
+    for key, side in case["sides"].items():
+        found.append([f"{case['row']}, {case['leaves']} x {case['size']}{', loss' * case['loss']}", key, f"{side['compile_s']:.1f}"])
+        for which in ("per_call", "in_one_jit"):
+            found[-1] += [spread(side[which], 1e3), spread(ratios(case, key, "optax", which))]
+    return found
+
+
+def ratios(case: dict[str, Any], one: str, other: str, which: str) -> list[float]:
+    """One side's time by another's, round by round."""
+    return [a / b for a, b in zip(case["sides"][one][which], case["sides"][other][which], strict=True)]
 
 
 class Run:
     """One transform over many leaves: compiled and warm."""
 
-    def __init__(self, tx: optax.GradientTransformation, leaves: int, size: int, packed: bool):
+    def __init__(self, tx: optax.GradientTransformation, leaves: int, size: int, packed: bool, with_loss: bool):
         rng = np.random.default_rng(0)
         params = [jnp.array(rng.standard_normal(size, "float32")) for _ in range(leaves)]
-        self.gradients = [jnp.array(rng.standard_normal((STEPS, size), "float32")) for _ in range(leaves)]
-        self.first = [g[0] for g in self.gradients]
+        self.given = [jnp.array(rng.standard_normal((STEPS, size), "float32")) for _ in range(leaves)]  # gradients, or targets
+        self.first = [g[0] for g in self.given]
         like = pack(params, below=size + 1) if packed else None
         self.carry = (params if like is None else like, tx.init(params if like is None else like))
 
-        def step(carry, gradients):
+        def loss(params, targets):
+            return sum(jnp.square(p - target).sum() for p, target in zip(unpack(params), targets, strict=True))
+
+        def step(carry, given):
             params, state = carry
-            updates, state = tx.update(gradients if like is None else pack(gradients, like=like), state, params)
+            if with_loss:
+                given = jax.grad(loss)(params, given)
+            elif like is not None:
+                given = pack(given, like=like)
+            updates, state = tx.update(given, state, params)
             return optax.apply_updates(params, updates), state
 
-        def steps(carry, gradients):
-            return jax.lax.scan(lambda carry, g: (step(carry, g), None), carry, gradients)[0]
+        def steps(carry, given):
+            return jax.lax.scan(lambda carry, g: (step(carry, g), None), carry, given)[0]
 
         start = time.perf_counter()
         self.step = jax.jit(step, donate_argnums=0).lower(self.carry, self.first).compile()
         self.compile_s = time.perf_counter() - start
-        self.steps = jax.jit(steps, donate_argnums=0).lower(self.carry, self.gradients).compile()
+        self.steps = jax.jit(steps, donate_argnums=0).lower(self.carry, self.given).compile()
         self.per_call()
         self.in_one_jit()
 
@@ -97,7 +131,7 @@ class Run:
     def in_one_jit(self) -> float:
         """Seconds a step."""
         start = time.perf_counter()
-        self.carry = jax.block_until_ready(self.steps(self.carry, self.gradients))
+        self.carry = jax.block_until_ready(self.steps(self.carry, self.given))
         return (time.perf_counter() - start) / STEPS
 
 

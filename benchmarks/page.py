@@ -1,32 +1,46 @@
 # ruff: noqa: E501 (the page holds tables)
-"""docs/performance.md from a run: `python -m benchmarks.page out/bench.json docs/performance.md`."""
+"""docs/performance.md and its picture, from runs: `python -m benchmarks.page RUN.json --again SECOND.json --packing PACKING.json ...`."""
 
-import json
-import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from parity_tests.files import replacing
 
-from .__main__ import quartiles
+from . import packing as packed
+from .report import HEADERS, cells, compared, draw, quartiles, spread
+from .runs import ABOUT, read
 
-ABOUT = """\
+TOP = """\
+# What a step costs
+
+Written by `python -m benchmarks.page`, from runs of `python -m benchmarks` and `python -m benchmarks.packing`. Ratios are taken within one run; absolute times are this
+machine's.
+"""
+
+HOW = """\
 ## How to read it
 
-- **least B**: bytes that a step must move for each element: read the gradient, read and write the parameter and each array of state.
-- **GB/s** and **of copy**: least bytes over the median time, and its share of what a copy reached in the same rounds. Above 100 % the arrays fit
-  into a cache, or a copy, which reads one array and writes another, is slower than work in place.
-- **ours / this**: the median over the rounds of our time by this one's within a round (quartiles). Below 1 `jaxopt_impl` is faster.
-- **moved**: what XLA's own analysis says that the compiled step reads and writes; **temp**: temporaries of the donated step.
+- **ours / this**: the median over the rounds of our time by this one's within a round (quartiles). Below 1 `jaxopt_impl` is faster. `unfenced` is the same rule without
+  what keeps XLA exact, so ours / unfenced is the price of exactness. `jaxopt_impl`, `unfenced` and `optax` step in turn on the same arrays.
+- **least**: bytes that a step must move for each element: read the gradient, read and write the parameter and each array of state.
+- **GB/s** and **of copy**: least bytes over the median time, and its share of what a copy reached in the same rounds (bytes read and written; a processor also
+  reads the lines that it is about to overwrite, which in place are there already: so a step may pass 100 %). At 1M the arrays fit into a cache.
+- **B moved**: bytes for each element that the compiled step reads and writes by XLA's own analysis, or torch's operations by theirs. **temp B**: what it takes for a while, for each element:
+  by XLA's analysis of the donated step; for torch the peak of the process, in which a few MB do not show.
+- **kernels**: XLA's fusions, scalar ones too, or torch's operations.
 - **bits**: the share of 4,099 parameters whose bits are not the contract's after ten steps, and the largest distance.
 
 ## What the limit is
 
 At 32M elements nothing fits into a cache, and time is traffic. XLA on CPU makes one loop for each array that it writes: Adam is three
 (m, v, then θ from the two), 40 bytes for each element where 28 would do. torch's fused kernel is one loop and moves the 28, so it is
-ahead where a rule keeps state; torch's for-loop and foreach make a pass for each operation. That is XLA's choice and not the fence's: the
-unfenced rule and optax move the same.
+ahead where a rule keeps state, and torch.compile where it makes one loop of the rule; torch's for-loop and foreach make a pass for each operation. That is XLA's choice and
+not the fence's: the unfenced rule and optax move the same. At 1M, inside the cache, arithmetic counts as well, and the fences' share of it shows.
+"""
 
+TRIED = """\
 ## What was tried
 
 | tried | found (float32, donated, jax 0.10.2) |
@@ -35,65 +49,115 @@ unfenced rule and optax move the same.
 | a `fori_loop` over blocks of 2^18 to 2^20 elements, so that the three loops meet in the cache | XLA copies whole arrays in each turn: 268 MB of temporaries at 2^25 elements, 36 to 140 times slower |
 | the fence by XOR with a zero from the step counter instead of a signed zero | no faster, and gone where the counter is a constant |
 | no fence on inputs, none on the result, neither, no `optimization_barrier` | each within 6 % of the fenced rule over 60 rounds at 32M, to both sides: nothing to gain, so all stay |
+| division by a scalar (Adam's √v / c) as a product with its reciprocal in float64 | taken: it rounds to the quotient, and Adam at 1M, in the cache, takes 0.92 of the time |
+| no fence on a divisor that is a sum (√v / c + ε), with which XLA merges nothing | taken: with the line above Adam at 1M takes 0.85 to 0.91 of the time |
 | two equal fences of one array in two loops | XLA stores it: Nesterov 40 bytes and 4 of temporaries. Written in two ways (`other_fence`): 28 and 0 |
+| arrays of their own for ours, unfenced and optax in the benchmark | quartiles of ours / unfenced twice as wide as on the same arrays in turn |
 
 Temporaries are 0 for every row in float32 but two, `sgd: nesterov, all` and `rmsprop: all` (4 bytes): g + λθ is needed by several loops, one of
 which makes another's input, and XLA then stores it, for the unfenced rule and for optax as well. `test_a_donated_step_needs_no_temporaries` holds this. In
 bfloat16 and float16 a state's value is needed as stored and as float32, and XLA computes it twice from the old state, which it copies: 2 to 8 bytes.
+"""
 
-## Many small leaves
-
-XLA makes its kernels for each leaf, and time is their number: `python -m benchmarks.packing` compares with `jaxopt_impl.pack`, which puts small leaves into one
-array. A whole training step of 100 leaves (gradients of an elementwise loss that unpacks them, then Adam), packed over leaf by leaf:
-
-| elements of a leaf | 64 | 1,024 | 4,096 | 16,384 | 65,536 |
-|---|---|---|---|---|---|
-| a step per call | 0.32 | 0.41 | 0.68 | 1.16 | 5.1 |
-| inside one jit | 0.49 | 0.82 | 1.83 | 1.41 | 2.3 |
-
-So `pack` takes leaves below 2,048 elements unless told otherwise. (Medians of 15 rounds, AMD EPYC, 2 cores; a GPU will win further up, which was not run.)
-
+NOT_RUN = """\
 ## What was not run
 
 GPU and TPU. `torch.compile` with more than one tensor. For this page: whatever is not in a table above (other sizes, rows and dtypes).
 """
 
+PACKING = """\
+## Many small leaves
 
-def page(result: dict[str, Any]) -> str:
+XLA makes its kernels for each leaf, and time is their number: `jaxopt_impl.pack` puts small leaves into one array. A step per call, and several inside one jit, where dispatch
+is apart; milliseconds, and ratios to optax within a round, leaf by leaf. With `loss` it is a whole training step: gradients of an elementwise loss that unpacks its parameters.
+`pack` takes leaves below 2,048 elements unless told otherwise; above, the copies cost more than the kernels that they save (a GPU will win further up, which was not run).
+"""
+
+
+def main(
+    run: Annotated[Path, typer.Argument(help="bench.json")],
+    again: Annotated[Path, typer.Option(help="bench.json of a second run on the same machine.")],
+    packing: Annotated[list[Path], typer.Option(help="packing.json; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="The page; its picture goes beside it.")] = Path("docs/performance.md"),
+) -> None:
+    """Write the page and draw its picture."""
+    first, second = (read(path, (*ABOUT, "cases")) for path in (run, again))
+    text = page(first, second, [read(path, (*ABOUT, "cases")) for path in packing], out.with_suffix(".png").name)
+    with replacing(out) as temporary:
+        temporary.write_text(text)
+    draw(first, out.with_suffix(".png"))
+
+
+def page(first: dict[str, Any], second: dict[str, Any], packings: list[dict[str, Any]], picture: str) -> str:
     """The Markdown page."""
-    lines = [
-        "# What a step costs",
-        "",
-        "Written by `python -m benchmarks.page`, from a run of `python -m benchmarks`. Ratios within one run; absolute times are this machine's.",
-        "",
-        f"- {result['device']}, {result['threads']} threads, load {result['load']:.1f}, {result['when']}, commit {result['commit']}",
-        *(f"- {what}: {found}" for what, found in result["versions"].items()),
-        "",
-        "![GB/s of each implementation](performance.png)",
-        "",
-    ]
-    for case in result["cases"]:
-        head = f"## {case['row']}, {case['workload']}, {result['dtype']}"
+    versions = [f"{what} {found}" for what, found in first["versions"].items()]
+    parts = [TOP, f"{_made(first)}; {', '.join(versions)}.\n", f"![GB/s of each implementation]({picture})\n"]
+    parts += [summary(first, workload) for workload in dict.fromkeys(case["workload"] for case in first["cases"])]
+    parts += [HOW, "## Each case\n"]
+    for case in first["cases"]:
         rounds = len(next(iter(case["implementations"].values()))["seconds"])
-        lines += [head, "", f"least {case['least_bytes']} B, copy {case['copy_bytes_per_s'] / 1e9:.1f} GB/s, {rounds} rounds", ""]
-        lines += [
-            "| implementation | ms | ours / this | GB/s | of copy | moved | temp | compile, s | bits |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
+        parts.append(f"### {case['row']}, {case['workload']}, {first['dtype']}\n")
+        parts.append(f"least {case['least_bytes']} B for each element, copy {case['copy_bytes_per_s'] / 1e9:.1f} GB/s, {rounds} rounds\n")
+        parts.append(_table(HEADERS, [cells(key, one) for key, one in case["implementations"].items()]))
+    parts += [two_runs(first, second), PACKING]
+    for run in packings:
+        parts += [_made(run) + "\n", _table(packed.HEADERS, [line for case in run["cases"] for line in packed.lines(case)])]
+        if all(case["loss"] for case in run["cases"]):
+            parts.append(by_size(run))
+    return "\n".join([*parts, TRIED, NOT_RUN])
+
+
+def summary(run: dict[str, Any], workload: str) -> str:
+    """Our ratio to each peer, a line for each row."""
+    cases = [case for case in run["cases"] if case["workload"] == workload]
+    peers = [key for key in dict.fromkeys(key for case in cases for key in case["implementations"]) if key != "jaxopt_impl"]
+    lines = []
+    for case in cases:
+        found = [case["implementations"].get(peer) for peer in peers]
+        lines.append([case["row"], *(f"{quartiles(one['ours_over_this'])[1]:.2f}" if one else "none" for one in found)])
+    return f"## Our time by each peer's, {workload}, {run['dtype']}\n\n" + _table(["row", *peers], lines)
+
+
+def two_runs(first: dict[str, Any], second: dict[str, Any]) -> str:
+    """Which ratios two runs agree on within 10 %, and the spread of the others."""
+    lines, many = [], 0
+    again = {(case["row"], case["workload"]): case["implementations"] for case in second["cases"]}
+    for case in first["cases"]:
         for key, one in case["implementations"].items():
-            low, middle, high = quartiles(one["ours_over_this"])
-            bits = "" if "ulp" not in one else "same" if not one["ulp"] else f"{one['differing']:.0%}, {one['ulp']:.0e} ulp"
-            facts = [f"{one[fact]:.3g}" if fact in one else "" for fact in ("traffic_bytes", "temporary_bytes", "compile_s")]
-            cells = [
-                f"{1e3 * quartiles(one['seconds'])[1]:.3f}",
-                f"{middle:.3f} ({low:.2f} to {high:.2f})",
-                f"{one['bytes_per_s'] / 1e9:.1f}",
-            ]
-            lines.append(f"| {' | '.join([key, *cells, format(one['share_of_copy'], '.0%'), *facts, bits])} |")
-        lines.append("")
-    return "\n".join([*lines, ABOUT])
+            other = again.get((case["row"], case["workload"]), {}).get(key)
+            if other is None or key == "jaxopt_impl":
+                continue
+            a, b = (quartiles(run["ours_over_this"])[1] for run in (one, other))
+            many += 1
+            if max(a, b) / min(a, b) > 1.1:
+                lines.append([f"{case['row']}, {case['workload']}", key, spread(one["ours_over_this"]), spread(other["ours_over_this"])])
+    worse = compared(first, second, 1.1)[1]
+    text = f"""\
+## Two runs
+
+The benchmark again, {_made(second)}. Of {many} ratios {many - len(lines)} agree within 10 %. The others, with their quartiles ({"some do not overlap" if worse else "which overlap where the second is the larger"}):
+"""
+    return text + "\n" + _table(["case", "ours / this", "first", "second"], lines)
+
+
+def by_size(run: dict[str, Any]) -> str:
+    """Packed over leaf by leaf, a column for each size of leaf."""
+    cases = run["cases"]
+    lines = [
+        [name, *(f"{quartiles(packed.ratios(case, 'packed', 'jaxopt_impl', which))[1]:.2f}" for case in cases)]
+        for name, which in (("a step per call", "per_call"), ("inside one jit", "in_one_jit"))
+    ]
+    return "Packed over leaf by leaf:\n\n" + _table([f"{cases[0]['leaves']} leaves of", *(f"{case['size']:,}" for case in cases)], lines)
+
+
+def _made(run: dict[str, Any]) -> str:
+    return f"{run['device']}, {run['threads']} threads, load {run['load']:.1f}, {run['when']}, commit {run['commit']}"
+
+
+def _table(headers: list[str], lines: list[list[str]]) -> str:
+    rows = [headers, ["---"] * len(headers), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":
-    with replacing(Path(sys.argv[2])) as temporary:
-        temporary.write_text(page(json.loads(Path(sys.argv[1]).read_text())))
+    typer.run(main)

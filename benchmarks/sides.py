@@ -1,30 +1,29 @@
 """The two processes of the benchmark, one for each framework, so that their thread pools do not meet: each prepares, steps and times.
 
-`serve(connection, side)` answers requests until None comes: a `Side` has `prepare`, `time`, `ends` and `drop`.
+`serve(connection, side)` answers requests until None comes: a side has `prepare`, `time`, `ends` and `drop`.
 """
 
 import contextlib
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from parity_tests.harness.table import Row
 
-LEARNING_RATE = 1e-3
 CHECKED = (4099,)  # the shape on which the bits are compared
 CHECKED_STEPS = 10
 COPY = "copy"
-PACKED = "packed"  # jaxopt_impl over packed parameters; the packing of the gradients is in its time
-EVERY_SMALL = 2**13  # elements: leaves below this are packed in the benchmark
 
 
 def serve(connection, side: str, threads: int, compiled: bool) -> None:
     """The body of the process."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    own = (InJax if side == "jax" else InTorch)(threads, compiled)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on a GPU the other process needs its memory too
+    own = InJax() if side == "jax" else InTorch(threads, compiled)
     while (request := connection.recv()) is not None:
         method, *arguments = request
         connection.send(getattr(own, method)(*arguments))
@@ -33,41 +32,41 @@ def serve(connection, side: str, threads: int, compiled: bool) -> None:
 def _start(shapes: list[tuple[int, ...]], dtype: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Parameters and gradients, the same in both processes."""
     rng = np.random.default_rng(0)
-    arrays = [[rng.standard_normal(shape, dtype="float32").astype(dtype) for shape in shapes] for _ in range(2)]
-    return arrays[0], [g * g.dtype.type(1e-3) for g in arrays[1]]
+    params, gradients = ([(scale * rng.standard_normal(shape, "float32")).astype(dtype) for shape in shapes] for scale in (1, 1e-3))
+    return params, gradients
 
 
 class InJax:
-    """`jaxopt_impl`, the same rule without its fences, and the nearest optax transform: a donated training step in one `jit`."""
+    """`jaxopt_impl`, the same rule without its fences, and the nearest optax transform: a donated training step in one `jit`.
 
-    def __init__(self, threads: int, compiled: bool):
-        del threads, compiled  # XLA takes all cores, and always compiles
+    They step on the same arrays in turn: where arrays lie in memory is worth several percent, and would else be taken for a difference.
+    """
+
+    def __init__(self):
         import jax
 
         self.jax = jax
-        self.steps: dict[str, Any] = {}
+        self.steps: dict[str, tuple] = {}
+        self.target: Any = None
 
     def prepare(self, row: Row, shapes: list[tuple[int, ...]], dtype: str) -> dict[str, dict]:
         """Compile each, and say what it took and holds."""
-        from jaxopt_impl import pack
-
         jax, found = self.jax, {}
-        params, gradients = _start(shapes, dtype)
-        self.gradients = jax.tree.map(jax.numpy.array, gradients)
+        jax.config.update("jax_enable_x64", dtype == "float64")
+        params, gradients = (jax.tree.map(jax.numpy.array, arrays) for arrays in _start(shapes, dtype))
+        self.gradients = gradients
+        self.arrays = params  # parameters, then the state's, leaf by leaf
         elements = sum(g.size for g in gradients)
-        implementations = self._implementations(row)
-        if len(shapes) > 1:
-            implementations[PACKED] = implementations["jaxopt_impl"]
-        for name, (tx, context) in implementations.items():
-            placed = jax.tree.map(jax.numpy.array, params)
-            if name == PACKED:
-                placed = pack(placed, below=EVERY_SMALL)
-            state = jax.jit(tx.init)(placed)
+        for name, (tx, context) in self._implementations(row).items():
+            state = jax.jit(tx.init)(params)
             start = time.perf_counter()
             with context():
-                compiled = self._jit(tx).lower(placed, state, self.gradients).compile()
+                compiled: Any = self._jit(tx).lower(params, state, gradients).compile()
             seconds = time.perf_counter() - start
-            self.steps[name] = [compiled, placed, state]
+            leaves, treedef = jax.tree.flatten((params, state))
+            self.steps[name] = (compiled, treedef, [leaf if leaf.ndim == 0 else None for leaf in leaves])
+            arrays = [leaf for leaf in leaves if leaf.ndim]
+            self.arrays = self.arrays + arrays[len(self.arrays) :]
             memory, entry = compiled.memory_analysis(), compiled.as_text().split("ENTRY")[1]
             found[name] = {
                 "compile_s": seconds,
@@ -79,10 +78,9 @@ class InJax:
                 - memory.alias_size_in_bytes
                 + memory.temp_size_in_bytes,
             }
-        source = jax.numpy.ones((elements,), dtype)
-        scale = jax.jit(lambda target, x: x * 1.5, donate_argnums=0, keep_unused=True)
-        target = source + 1
-        self.steps[COPY] = [lambda target, state, _: (scale(target, source), state), target, None]
+        self.source = jax.numpy.ones((elements,), dtype)
+        self.target = self.source + 1
+        self.copy = jax.jit(lambda target, source: source * 1.5, donate_argnums=0, keep_unused=True)
         found[COPY] = {}
         return found
 
@@ -96,11 +94,7 @@ class InJax:
     def _jit(self, tx):
         import optax
 
-        from jaxopt_impl.packing import Packed, pack
-
         def train_step(params, state, gradients):
-            if isinstance(params, Packed):
-                gradients = pack(gradients, like=params)
             updates, state = tx.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
 
@@ -108,13 +102,22 @@ class InJax:
 
     def time(self, name: str, steps: int) -> float:
         """Seconds for a step."""
-        step, params, state = self.steps[name]
+        if name == COPY:
+            start = time.perf_counter()
+            for _ in range(steps):
+                self.target = self.copy(self.target, self.source)
+            self.target.block_until_ready()
+            return (time.perf_counter() - start) / steps
+        step, treedef, scalars = self.steps[name]
+        own = iter(self.arrays)
+        params, state = treedef.unflatten([next(own) if scalar is None else scalar.copy() for scalar in scalars])
+        others = list(own)
         start = time.perf_counter()
         for _ in range(steps):
             params, state = step(params, state, self.gradients)
         self.jax.block_until_ready((params, state))
         seconds = time.perf_counter() - start
-        self.steps[name][1:] = [params, state]
+        self.arrays = [leaf for leaf in self.jax.tree.leaves((params, state)) if leaf.ndim] + others
         return seconds / steps
 
     def ends(self, row: Row, dtype: str) -> dict[str, np.ndarray]:
@@ -131,7 +134,10 @@ class InJax:
         return found
 
     def drop(self) -> None:
+        """Let go of every array."""
         self.steps.clear()
+        self.arrays = self.gradients = []
+        self.source = self.target = None
 
 
 @contextlib.contextmanager
@@ -139,9 +145,10 @@ def unfenced() -> Iterator[None]:
     """`jaxopt_impl` without fences and barrier, for what is traced inside."""
     from jaxopt_impl import numerics as nx
 
-    kept = {name: getattr(nx, name) for name in ("fence", "other_fence", "signed_zero", "barrier")}
+    kept = {name: getattr(nx, name) for name in ("fence", "other_fence", "signed_zero", "divided_by_scalar", "barrier")}
     nx.fence = nx.other_fence = lambda x: x
     nx.signed_zero, nx.barrier = (lambda *x: 0.0), (lambda *arrays: arrays)
+    nx.divided_by_scalar = lambda a, b: a / b
     try:
         yield
     finally:
@@ -150,7 +157,7 @@ def unfenced() -> Iterator[None]:
 
 
 class InTorch:
-    """`torch_ref`, and torch.optim for-loop, foreach, fused, and compiled where there is one tensor only."""
+    """`torch_ref`, and torch.optim for-loop, foreach, fused, and compiled where there is one tensor only. On CUDA where XLA is too."""
 
     FLAVOURS = {  # noqa: RUF012
         "torch for-loop": {"foreach": False},
@@ -160,18 +167,22 @@ class InTorch:
     }
 
     def __init__(self, threads: int, compiled: bool):
+        import jax
         import torch
 
         torch.set_num_threads(threads)
         self.compiled = compiled
         self.torch = torch
+        self.device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
         self.steps: dict[str, Any] = {}
 
     def prepare(self, row: Row, shapes: list[tuple[int, ...]], dtype: str) -> dict[str, dict]:
-        """Make each optimizer and take its first step, which is when it makes its state, and compiles."""
+        """Make each optimizer, take its first step, which is when it makes its state and compiles, and say what a step moves and holds."""
+        from .traffic import Traffic
+
         found = {}
         params, gradients = _start(shapes, dtype)
-        gradients = [self.torch.from_numpy(g) for g in gradients]
+        elements = sum(g.size for g in gradients)
         for name, optimizer in self._optimizers(row, params, gradients):
             step = optimizer.step
             if name == "torch compiled":
@@ -180,21 +191,50 @@ class InTorch:
                 step = self.torch.compile(step)
             start = time.perf_counter()
             step()
+            self._wait()
+            seconds = time.perf_counter() - start
             self.steps[name] = step
-            found[name] = {"compile_s": time.perf_counter() - start} if name == "torch compiled" else {}
+            found[name] = {"temporary_bytes": self._peak(step) // elements}
+            if name == "torch compiled":
+                found[name] |= {"compile_s": seconds}
+            else:
+                with Traffic() as traffic:
+                    step()
+                found[name] |= {"traffic_bytes": traffic.bytes / elements, "kernels": traffic.operations}
         return found
 
-    def _optimizers(self, row: Row, params: list[np.ndarray], gradients: list) -> Iterator[tuple[str, Any]]:
+    def _optimizers(self, row: Row, params: list[np.ndarray], gradients: list[np.ndarray]) -> Iterator[tuple[str, Any]]:
+        from parity_tests.harness.torch_side import from_numpy
+
         makers = {"torch_ref": row.torch}
         makers |= {name: lambda p, flavour=flavour: row.stock_torch(p, **flavour) for name, flavour in self.FLAVOURS.items()}
+        shared = [from_numpy(g).to(self.device) for g in gradients]
         for name, make in makers.items():
-            parameters = [self.torch.nn.Parameter(self.torch.from_numpy(p.copy())) for p in params]
-            for p, g in zip(parameters, gradients, strict=True):
-                p.grad = g.clone() if row.arguments.get("maximize") else g
+            parameters = [self.torch.nn.Parameter(from_numpy(p).to(self.device)) for p in params]
+            for p, g in zip(parameters, shared, strict=True):
+                p.grad = g.clone() if row.arguments.get("maximize") else g  # fused takes the sign in place
             try:
                 yield name, make(parameters)
             except TypeError:  # torch.optim.RMSprop has no fused form
                 continue
+
+    def _peak(self, step) -> int:
+        """Bytes that a step takes for a while. On a CPU memory that was freed before and is taken again does not show: a few MB."""
+        cuda = self.torch.cuda
+        step()  # what is made once is made
+        if self.device == "cuda":
+            cuda.reset_peak_memory_stats()
+            before = cuda.memory_allocated()
+            step()
+            return cuda.max_memory_allocated() - before
+        Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what is held now
+        before = _resident("VmRSS")
+        step()
+        return max(0, _resident("VmHWM") - before)
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
 
     def time(self, name: str, steps: int) -> float:
         """Seconds for a step."""
@@ -202,19 +242,27 @@ class InTorch:
         start = time.perf_counter()
         for _ in range(steps):
             step()
+        self._wait()
         return (time.perf_counter() - start) / steps
 
     def ends(self, row: Row, dtype: str) -> dict[str, np.ndarray]:
         """The parameters of each after some steps on a small leaf."""
-        params, gradients = _start([CHECKED], dtype)
+        from parity_tests.harness.torch_side import to_numpy
+
         found = {}
-        for name, optimizer in self._optimizers(row, params, [self.torch.from_numpy(g) for g in gradients]):
+        for name, optimizer in self._optimizers(row, *_start([CHECKED], dtype)):
             if name != "torch compiled":
                 for _ in range(CHECKED_STEPS):
                     optimizer.step()
-                found[name] = optimizer.param_groups[0]["params"][0].detach().numpy()
+                found[name] = to_numpy(optimizer.param_groups[0]["params"][0].detach().cpu())
         return found
 
     def drop(self) -> None:
+        """Let go of every tensor."""
         self.steps.clear()
         self.torch.compiler.reset()
+
+
+def _resident(what: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{what}:")[1].split()[0])

@@ -121,7 +121,7 @@ class Exact:
         a, b, like = _meet(self, other)
         numerator = a.apart("/")
         if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
-            return like.then(_divided_by_scalar(numerator, b.x), "/")
+            return like.then(divided_by_scalar(numerator, b.x), "/")
         merging = b.meets("/r") or not b.x.ndim
         return like.then(numerator / (b.x + signed_zero(numerator) if merging else b.x), "/")
 
@@ -186,7 +186,7 @@ def _either(a: Exact, b: Exact) -> str:
     return "".join(sorted({*a.merges, *b.merges}))
 
 
-def _divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
+def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
     number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one.
     """

@@ -1,0 +1,110 @@
+"""The rounds of the benchmark: every implementation of a case once in each, in an order that rotates, in two processes that take turns."""
+
+import math
+import statistics
+import time
+from multiprocessing import get_context
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxopt_impl.accounting import state
+from parity_tests.harness.bits import ulp_distance
+from parity_tests.harness.table import Row
+
+from .sides import COPY, serve
+
+WORKLOADS: dict[str, list[tuple[int, ...]]] = {
+    "32M": [(32_000_000,)],
+    "1M": [(2**20,)],
+    "400x4096": [(4096,)] * 400,
+    "2000x256": [(256,)] * 2000,
+    "gpt2": [
+        (50257, 768),
+        (1024, 768),
+        *[(768,), (768,), (768, 2304), (2304,), (768, 768), (768,), (768,), (768,), (768, 3072), (3072,), (3072, 768), (768,)] * 12,
+        (768,),
+        (768,),
+    ],
+}
+LEAST = 0.03  # seconds that a timed sample takes, by repeating the step
+PAUSE = 0.02  # seconds between the two processes
+OURS = "jaxopt_impl"
+
+
+def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int, *, compiled: bool) -> list[dict[str, Any]]:
+    """What each case (row, workload) took; a case of many leaves in a third of the rounds."""
+    spawn, done, sides = get_context("spawn"), [], {}
+    for side in ("jax", "torch"):
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=serve, args=(theirs, side, threads, compiled), daemon=True)
+        process.start()
+        sides[side] = ours
+
+    def ask(side: str, *request):
+        sides[side].send(request)
+        return sides[side].recv()
+
+    columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=sum(_rounds(name, rounds) for _, name in cases))
+        for row, name in cases:
+            progress.update(bar, description=f"{row}, {name}: compiling")
+            found = {key: (side, facts) for side in sides for key, facts in ask(side, "prepare", row, WORKLOADS[name], dtype).items()}
+            progress.update(bar, description=f"{row}, {name}")
+            repeat = {}
+            for key, (side, _) in found.items():  # also warms each up
+                ask(side, "time", key, 1)
+                repeat[key] = max(1, math.ceil(LEAST / ask(side, "time", key, 1)))
+            seconds: dict[str, list[float]] = {key: [] for key in found}
+            keys = list(found)
+            for i in range(_rounds(name, rounds)):
+                shift = i % len(keys)
+                order = keys[shift:] + keys[:shift]
+                last = None
+                for key in order[:: 1 if i % 2 else -1]:
+                    side = found[key][0]
+                    if side != last:  # the other side's threads still spin for a while, and its arrays are in the cache
+                        time.sleep(PAUSE)
+                        ask(side, "time", key, 1)
+                    seconds[key].append(ask(side, "time", key, repeat[key]))
+                    last = side
+                progress.advance(bar)
+            ends = {key: end for side in sides for key, end in ask(side, "ends", row, dtype).items()}
+            done.append(_case(row, name, dtype, {key: facts for key, (_, facts) in found.items()}, seconds, ends))
+            for side in sides:
+                ask(side, "drop")
+    for connection in sides.values():
+        connection.send(None)
+    return done
+
+
+def _rounds(workload: str, rounds: int) -> int:
+    return rounds if len(WORKLOADS[workload]) == 1 else max(5, rounds // 3)
+
+
+def _case(row: Row, name: str, dtype: str, found: dict, seconds: dict, ends: dict) -> dict[str, Any]:
+    shapes = WORKLOADS[name]
+    elements, size = sum(math.prod(shape) for shape in shapes), np.dtype(dtype).itemsize
+    leaf = jax.ShapeDtypeStruct((1024,), dtype)
+    least = 3 * size + 2 * sum(state(row.tx, leaf).arrays.values()) // leaf.size
+    copy = 2 * size * elements / statistics.median(seconds.pop(COPY))
+    implementations = {}
+    for key, values in seconds.items():
+        ratios = [ours / theirs for ours, theirs in zip(seconds[OURS], values, strict=True)]
+        speed = least * elements / statistics.median(values)
+        implementations[key] = {
+            **found[key],
+            "seconds": values,
+            "ours_over_this": ratios,
+            "bytes_per_s": speed,
+            "share_of_copy": speed / copy,
+        }
+        if key in ends:
+            ulp = ulp_distance(ends["torch_ref"], ends[key])
+            implementations[key] |= {"differing": float((ulp > 0).mean()), "ulp": int(ulp.max())}
+    case = {"row": str(row), "workload": name, "elements": elements, "leaves": len(shapes), "least_bytes": least, "copy_bytes_per_s": copy}
+    return {**case, "implementations": implementations}

@@ -1,0 +1,49 @@
+"""A run in its file: on what it was made, and what was measured."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from parity_tests.doctor import machine
+from parity_tests.files import replacing
+
+
+ABOUT = ("device", "threads", "dtype", "commit", "load", "when", "versions")
+
+
+def about(dtype: str, threads: int) -> dict[str, Any]:
+    """On what a run was made, and when."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.processor()]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
+    about = {"device": f"{os.cpu_count()} x {models[0]}", "threads": threads, "dtype": dtype, "commit": commit, "load": os.getloadavg()[0]}
+    return {**about, "when": datetime.now(UTC).isoformat(timespec="seconds"), "versions": dict(machine())}
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """The whole file or none."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def read(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    """What a run says under these keys."""
+    try:
+        document = json.loads(path.read_text())
+        return {key: document[key] for key in keys}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fail(f"{path} cannot be read as a run of this benchmark: {' '.join(str(error).split())}")
+
+
+def fail(message: str) -> NoReturn:
+    """One line, and the exit status of bad input."""
+    typer.echo(f"benchmarks: {message}", err=True)
+    raise typer.Exit(2)
