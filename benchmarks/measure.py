@@ -1,4 +1,4 @@
-"""The rounds of the benchmark: every implementation of a case once in each, in an order that rotates, in two processes that take turns."""
+"""The rounds of the benchmark: in each every implementation, in an order that rotates, in two processes that take turns."""
 
 import math
 import statistics
@@ -30,7 +30,9 @@ WORKLOADS: dict[str, list[tuple[int, ...]]] = {
         (768,),
     ],
 }
-LEAST = 0.03  # seconds that a timed sample takes, by repeating the step
+LEAST = 0.01  # seconds that a take lasts, by repeating the step
+TAKES = 3  # in each round, in turn with the others of the side; the least of them counts
+SLOW = 0.1  # seconds of a step that is taken only once in a round
 PAUSE = 0.02  # seconds between the two processes
 OURS = "jaxopt_impl"
 
@@ -55,23 +57,22 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int,
             progress.update(bar, description=f"{row}, {name}: compiling")
             found = {key: (side, facts) for side in sides for key, facts in ask(side, "prepare", row, WORKLOADS[name], dtype).items()}
             progress.update(bar, description=f"{row}, {name}")
-            repeat = {}
-            for key, (side, _) in found.items():  # also warms each up
-                ask(side, "time", key, 1)
-                repeat[key] = max(1, math.ceil(LEAST / ask(side, "time", key, 1)))
+            once = {key: ask(side, "time", key, 1) for key, (side, _) in found.items()}  # also warms each up
+            repeat = {key: max(1, math.ceil(LEAST / seconds)) for key, seconds in once.items()}
             seconds: dict[str, list[float]] = {key: [] for key in found}
-            keys = list(found)
             for i in range(_rounds(name, rounds)):
-                shift = i % len(keys)
-                order = keys[shift:] + keys[:shift]
-                last = None
-                for key in order[:: 1 if i % 2 else -1]:
-                    side = found[key][0]
-                    if side != last:  # the other side's threads still spin for a while, and its arrays are in the cache
-                        time.sleep(PAUSE)
-                        ask(side, "time", key, 1)
-                    seconds[key].append(ask(side, "time", key, repeat[key]))
-                    last = side
+                for side in list(sides)[:: 1 if i % 2 else -1]:
+                    keys = [key for key in found if found[key][0] == side]
+                    keys = keys[i % len(keys) :] + keys[: i % len(keys)]
+                    takes: dict[str, list[float]] = {key: [] for key in keys}
+                    time.sleep(PAUSE)  # the other side's threads still spin for a while, and its arrays are in the cache
+                    ask(side, "time", min(keys, key=once.__getitem__), 1)
+                    for take in range(TAKES):
+                        for key in keys[:: 1 if i % 2 else -1]:
+                            if take == 0 or once[key] < SLOW:
+                                takes[key].append(ask(side, "time", key, repeat[key]))
+                    for key in keys:
+                        seconds[key].append(min(takes[key]))
                 progress.advance(bar)
             ends = {key: end for side in sides for key, end in ask(side, "ends", row, dtype).items()}
             done.append(_case(row, name, dtype, {key: facts for key, (_, facts) in found.items()}, seconds, ends))

@@ -77,24 +77,25 @@ is apart; milliseconds, and ratios to optax within a round, leaf by leaf. With `
 def main(
     run: Annotated[Path, typer.Argument(help="bench.json")],
     again: Annotated[Path, typer.Option(help="bench.json of a second run on the same machine.")],
+    more: Annotated[Path, typer.Option(help="bench.json of a run of other workloads.")],
     packing: Annotated[list[Path], typer.Option(help="packing.json; may be repeated.")],
     out: Annotated[Path, typer.Option(help="The page; its picture goes beside it.")] = Path("docs/performance.md"),
 ) -> None:
     """Write the page and draw its picture."""
-    first, second = (read(path, (*ABOUT, "cases")) for path in (run, again))
-    text = page(first, second, [read(path, (*ABOUT, "cases")) for path in packing], out.with_suffix(".png").name)
+    first, second, others = (read(path, (*ABOUT, "cases")) for path in (run, again, more))
+    text = page(first, second, others, [read(path, (*ABOUT, "cases")) for path in packing], out.with_suffix(".png").name)
     with replacing(out) as temporary:
         temporary.write_text(text)
     draw(first, out.with_suffix(".png"))
 
 
-def page(first: dict[str, Any], second: dict[str, Any], packings: list[dict[str, Any]], picture: str) -> str:
+def page(first: dict[str, Any], second: dict[str, Any], others: dict[str, Any], packings: list[dict[str, Any]], picture: str) -> str:
     """The Markdown page."""
     versions = [f"{what} {found}" for what, found in first["versions"].items()]
     parts = [TOP, f"{_made(first)}; {', '.join(versions)}.\n", f"![GB/s of each implementation]({picture})\n"]
     parts += [summary(first, workload) for workload in dict.fromkeys(case["workload"] for case in first["cases"])]
-    parts += [HOW, "## Each case\n"]
-    for case in first["cases"]:
+    parts += [HOW, "## Each case\n", f"The last {len(others['cases'])}: {_made(others)}\n"]
+    for case in first["cases"] + others["cases"]:
         rounds = len(next(iter(case["implementations"].values()))["seconds"])
         parts.append(f"### {case['row']}, {case['workload']}, {first['dtype']}\n")
         parts.append(f"least {case['least_bytes']} B for each element, copy {case['copy_bytes_per_s'] / 1e9:.1f} GB/s, {rounds} rounds\n")

@@ -14,7 +14,6 @@ import typer
 from parity_tests.doctor import machine
 from parity_tests.files import replacing
 
-
 ABOUT = ("device", "threads", "dtype", "commit", "load", "when", "versions")
 
 

@@ -55,7 +55,7 @@ class InJax:
         jax.config.update("jax_enable_x64", dtype == "float64")
         params, gradients = (jax.tree.map(jax.numpy.array, arrays) for arrays in _start(shapes, dtype))
         self.gradients = gradients
-        self.arrays = params  # parameters, then the state's, leaf by leaf
+        self.arrays = [leaf for leaf in params if leaf.ndim]  # parameters, then the state's, leaf by leaf
         elements = sum(g.size for g in gradients)
         for name, (tx, context) in self._implementations(row).items():
             state = jax.jit(tx.init)(params)
@@ -192,15 +192,13 @@ class InTorch:
             start = time.perf_counter()
             step()
             self._wait()
-            seconds = time.perf_counter() - start
-            self.steps[name] = step
-            found[name] = {"temporary_bytes": self._peak(step) // elements}
-            if name == "torch compiled":
-                found[name] |= {"compile_s": seconds}
-            else:
-                with Traffic() as traffic:
-                    step()
+            found[name] = {"compile_s": time.perf_counter() - start} if name == "torch compiled" else {}
+            with contextlib.nullcontext() if name == "torch compiled" else Traffic() as traffic:
+                step()
+            if traffic is not None:
                 found[name] |= {"traffic_bytes": traffic.bytes / elements, "kernels": traffic.operations}
+            found[name] |= {"temporary_bytes": self._peak(step) // elements}
+            self.steps[name] = step
         return found
 
     def _optimizers(self, row: Row, params: list[np.ndarray], gradients: list[np.ndarray]) -> Iterator[tuple[str, Any]]:
@@ -221,7 +219,6 @@ class InTorch:
     def _peak(self, step) -> int:
         """Bytes that a step takes for a while. On a CPU memory that was freed before and is taken again does not show: a few MB."""
         cuda = self.torch.cuda
-        step()  # what is made once is made
         if self.device == "cuda":
             cuda.reset_peak_memory_stats()
             before = cuda.memory_allocated()

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
@@ -73,7 +73,10 @@ def pack(tree: Any, below: int = 2**11, like: Packed | None = None) -> Any:
 
     def is_part(x):
         leaves, treedef = jax.tree.flatten(x)
-        return treedef == like.layout.treedef and tuple(map(jnp.shape, leaves)) == like.layout.shapes
+        if treedef != like.layout.treedef or tuple(map(jnp.shape, leaves)) != like.layout.shapes:
+            return False
+        # a step counter is not the state of parameters that are one number
+        return all(dtype is None or _counts(leaf) == _counts(dtype) for leaf, dtype in zip(leaves, like.layout.dtypes, strict=True))
 
     parts, outer = jax.tree.flatten(tree, is_leaf=is_part)
     found = [is_part(part) for part in parts]
@@ -105,6 +108,10 @@ def _spread(leaf) -> bool:
     return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and not leaf.sharding.is_fully_replicated
 
 
+def _counts(x) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.integer)
+
+
 def _packed(tree, layout: Layout) -> Packed:
     small: dict[str, list] = {}
     kept = []
@@ -122,11 +129,10 @@ def _packed(tree, layout: Layout) -> Packed:
 
 def _unpacked(packed: Packed) -> Any:
     layout, kept = packed.layout, iter(packed.kept)
-    sizes: dict[str, list[int]] = {dtype: [] for dtype in packed.flat}
-    for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True):
-        if dtype is not None:
-            sizes[dtype].append(math.prod(shape))
-    small = {dtype: iter(lax.split(flat, sizes[dtype], axis=flat.ndim - 1)) for dtype, flat in packed.flat.items()}
+    small = {}
+    for dtype, flat in packed.flat.items():
+        sizes = [math.prod(shape) for shape, own in zip(layout.shapes, layout.dtypes, strict=True) if own == dtype]
+        small[dtype] = iter(jnp.split(flat, np.cumsum(sizes)[:-1], axis=-1))
     leaves = []
     for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True):
         if dtype is None:

@@ -158,6 +158,6 @@ def test_a_donated_step_needs_no_temporaries(row):
 
 def test_numerics_is_the_only_file_that_knows():
     """No other file of the package reaches for bits, barriers or lax."""
-    for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam", "transform", "checks"):
+    for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam", "transform", "checks", "packing"):
         names = vars(importlib.import_module(f"{jaxopt_impl.__name__}.{name}"))
         assert "lax" not in names

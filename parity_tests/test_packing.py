@@ -12,7 +12,10 @@ from jaxopt_impl.packing import Packed
 
 from .harness.bits import differing
 from .harness.contexts import _on_mesh
-from .harness.table import ROWS
+from .harness.table import ROWS, Row
+from .test_transform import same
+
+ADAM = Row("adam", "all")
 
 
 def params():
@@ -25,13 +28,6 @@ def params():
         "c": {},
         "d": x("float32", 7),
     }
-
-
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert (x.dtype, x.shape) == (y.dtype, y.shape)
-        assert not differing(np.asarray(x), np.asarray(y)).any()
 
 
 def test_there_and_back():
@@ -81,12 +77,19 @@ def test_gradients_are_packed_as_their_parameters_are():
     same(unpack(like), gradients)
 
 
+def test_a_step_counter_is_no_parameter():
+    """Though parameters that are one number have its structure and shape."""
+    tx, p = ADAM.tx, jnp.float32(2.0)
+    state = pack(tx.init(p), like=pack(p))
+    assert state.step.dtype == jnp.int32
+    same(state, tx.init(pack(p)))
+
+
 def test_optax_flatten_has_the_same_bits():
     """The way that asks no change of the loss."""
-    row = next(row for row in ROWS if str(row) == "adam: all")
     p = {"a": jnp.linspace(-1, 1, 12).reshape(3, 4), "b": jnp.linspace(1, 2, 5)}
-    flat = optax.flatten(row.tx)
-    u, _ = jax.jit(row.tx.update)(p, row.tx.init(p), p)
+    flat = optax.flatten(ADAM.tx)
+    u, _ = jax.jit(ADAM.tx.update)(p, ADAM.tx.init(p), p)
     v, _ = jax.jit(flat.update)(p, flat.init(p), p)
     same(u, v)
 
