@@ -57,7 +57,8 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int,
             progress.update(bar, description=f"{row}, {name}: compiling")
             found = {key: (side, facts) for side in sides for key, facts in ask(side, "prepare", row, WORKLOADS[name], dtype).items()}
             progress.update(bar, description=f"{row}, {name}")
-            once = {key: ask(side, "time", key, 1) for key, (side, _) in found.items()}  # also warms each up
+            once = {key: ask(side, "time", key, 1) for key, (side, _) in found.items()}
+            once = {key: ask(side, "time", key, 1) if once[key] < SLOW else once[key] for key, (side, _) in found.items()}  # now warm
             repeat = {key: max(1, math.ceil(LEAST / seconds)) for key, seconds in once.items()}
             seconds: dict[str, list[float]] = {key: [] for key in found}
             for i in range(_rounds(name, rounds)):

@@ -145,10 +145,9 @@ def unfenced() -> Iterator[None]:
     """`jaxopt_impl` without fences and barrier, for what is traced inside."""
     from jaxopt_impl import numerics as nx
 
-    kept = {name: getattr(nx, name) for name in ("fence", "other_fence", "signed_zero", "divided_by_scalar", "barrier")}
-    nx.fence = nx.other_fence = lambda x: x
-    nx.signed_zero, nx.barrier = (lambda *x: 0.0), (lambda *arrays: arrays)
-    nx.divided_by_scalar = lambda a, b: a / b
+    kept = {name: getattr(nx, name) for name in ("fence", "signed_zero", "divided_by_scalar", "barrier")}
+    nx.fence, nx.signed_zero = (lambda x: x), (lambda x: np.zeros([], x.dtype))
+    nx.divided_by_scalar, nx.barrier = (lambda a, b: a / b), (lambda *arrays: arrays)
     try:
         yield
     finally:
