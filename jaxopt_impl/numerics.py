@@ -142,13 +142,20 @@ class Scalar(Exact):
     Needs `jax.enable_x64(True)` around it, which the shell provides.
     """
 
-    __slots__ = ()
+    __slots__ = ("ahead",)
+
+    def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
+        super().__init__(x, merges, dtype)
+        self.ahead: dict[str, jax.Array] = {}  # itself by dtype, where `round_ahead` was called
 
     def rounded(self, like: Exact) -> Exact:
         """In the dtype that `like` is computed in."""
         to = like.x.dtype.name
+        return Exact(self.ahead[to] if to in self.ahead else self.rounded_to(to), "", like.dtype)
+
+    def rounded_to(self, to: str) -> jax.Array:
         # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
-        return Exact(fence(fence(self.x).astype(to)), "", like.dtype)
+        return fence(fence(self.x).astype(to))
 
 
 def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
@@ -198,8 +205,10 @@ def sqrt(a):
     return math.sqrt(a)
 
 
-def where(condition, a: Exact, b: Exact) -> Exact:
-    return type(a)(lax.select(condition, a.x, b.x), _either(a, b), a.dtype)
+def where(condition, a: Number, b: Number) -> Scalar:
+    """One of two hyper-parameters."""
+    a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), "c") for v in (a, b))
+    return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
 
 
 def maximum(a: Exact, b: Exact) -> Exact:
@@ -274,6 +283,14 @@ def known(value) -> float | None:
 def off(value) -> bool:
     """Whether a term is switched off: by a Python 0 or False only, never by what a traced hyper-parameter may hold."""
     return isinstance(value, numbers.Real) and not value
+
+
+def round_ahead(numbers, dtypes) -> None:
+    """Round the `Scalar`s among these here, for all leaves of these dtypes, instead of once for each leaf."""
+    for to in {"float32" if dtype in _ROUND else dtype for dtype in dtypes}:
+        for number in numbers:
+            if isinstance(number, Scalar):
+                number.ahead[to] = number.rounded_to(to)
 
 
 def scalar(value) -> Scalar | float:

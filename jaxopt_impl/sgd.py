@@ -27,6 +27,15 @@ class Hyper(NamedTuple):
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
+    kept: nx.Number = 0.0  # μ, set by at_step
+    added: nx.Number = 0.0  # 1 − τ, set by at_step
+
+
+def at_step(h):
+    if not h.momentum:
+        return h
+    # b₁ = g₁ is -0 b₀ + 1 g₁: numbers are chosen, which is free, and not elements.
+    return h._replace(kept=nx.where(h.first, -0.0, h.momentum), added=nx.where(h.first, 1.0, 1 - h.dampening))
 
 
 def step(g, p, s, h):
@@ -36,7 +45,7 @@ def step(g, p, s, h):
         g = g + h.weight_decay * p
     if not h.momentum:
         return -(h.lr * g), s
-    b = nx.where(h.first, g, h.momentum * s.momentum_buffer + (1 - h.dampening) * g)
+    b = h.kept * s.momentum_buffer + h.added * g
     d = g + h.momentum * b if h.nesterov else b
     return -(h.lr * d), State(b)
 
@@ -82,4 +91,4 @@ def sgd(
     checks.nesterov("sgd", nesterov, momentum, dampening)
     hyper = Hyper(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
     start = {"momentum_buffer": None if nx.off(momentum) else 0.0}
-    return transform("sgd", step, hyper, State, start, accumulator_dtype=accumulator_dtype)
+    return transform("sgd", step, hyper, State, start, at_step=at_step, accumulator_dtype=accumulator_dtype)

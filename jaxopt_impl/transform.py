@@ -78,6 +78,7 @@ def transform(
             at_t = {"t": nx.scalar(t), "first": t == 1}
             h = {field: at_t[field] if field in at_t else nx.scalar(value) for field, value in values.items()}
             h = at_step(type(hyper)(**h))
+            nx.round_ahead(h, {_state_dtype(g).name for g in gradients if g is not None})
             leaf = partial(step_leaf, h)
             if isinstance(t, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
                 leaf = jax.jit(leaf)

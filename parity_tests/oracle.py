@@ -180,7 +180,7 @@ def sgd(g, p, state, t, learning_rate, momentum=0.0, dampening=0.0, weight_decay
     g = _gradient(g, p, weight_decay, maximize)
     if momentum == 0:
         return -(learning_rate * g), {}
-    buffer = g if t == 1 else momentum * state["momentum_buffer"] + (1 - dampening) * g
+    buffer = 1 * g if t == 1 else momentum * state["momentum_buffer"] + (1 - dampening) * g
     direction = g + momentum * buffer if nesterov else buffer
     return -(learning_rate * direction), {"momentum_buffer": buffer}
 

@@ -69,7 +69,8 @@ def sqrt(a):
     return a.then(root)
 
 
-def where(condition: bool, a: Exact, b: Exact) -> Exact:
+def where(condition: bool, a: Number, b: Number) -> Number:
+    """One of two hyper-parameters."""
     return a if condition else b
 
 

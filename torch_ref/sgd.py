@@ -24,6 +24,15 @@ class Hyper(NamedTuple):
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
+    kept: nx.Number = 0.0  # μ, set by at_step
+    added: nx.Number = 0.0  # 1 − τ, set by at_step
+
+
+def at_step(h):
+    if not h.momentum:
+        return h
+    # b₁ = g₁ is -0 b₀ + 1 g₁: numbers are chosen, which is free, and not elements.
+    return h._replace(kept=nx.where(h.first, -0.0, h.momentum), added=nx.where(h.first, 1.0, 1 - h.dampening))
 
 
 def step(g, p, s, h):
@@ -33,7 +42,7 @@ def step(g, p, s, h):
         g = g + h.weight_decay * p
     if not h.momentum:
         return -(h.lr * g), s
-    b = nx.where(h.first, g, h.momentum * s.momentum_buffer + (1 - h.dampening) * g)
+    b = h.kept * s.momentum_buffer + h.added * g
     d = g + h.momentum * b if h.nesterov else b
     return -(h.lr * d), State(b)
 
@@ -57,7 +66,7 @@ class SGD(RoundedOnce):
         tensor([0.5000])
     """
 
-    who, rule, Hyper, State = "sgd", step, Hyper, State
+    who, rule, at_step, Hyper, State = "sgd", step, at_step, Hyper, State
     counts = False
 
     def __init__(
