@@ -1,7 +1,7 @@
 """What an optimizer step costs: `python -m benchmarks`, or `make bench`.
 
 Every implementation of a row is timed in one run, in rounds: each round takes every implementation in turn three times (one slower than
-0.1 s once), in an order that rotates from round to round, and its least time counts. A ratio is the median of the ratios within a round.
+0.5 s once), in an order that rotates from round to round, and its least time counts. A ratio is the median of the ratios within a round.
 Compilation is timed apart. GB/s are those of the least bytes that a step must move (read the gradient, read and write the parameter and
 its state), whatever an implementation moves in truth.
 """
@@ -17,7 +17,7 @@ from parity_tests.harness.table import DTYPES, OPTIMIZERS, ROWS, Row
 
 from .measure import WORKLOADS, measure
 from .report import compared, draw, table
-from .runs import about, fail, read, write
+from .runs import about, fail, folder, read, write
 
 DEFAULT = [Row(name, "default") for name in OPTIMIZERS] + [Row("sgd", "all")]
 ADAM = Row("adam", "default")  # the one that is measured over many leaves as well; more of them take minutes to compile
@@ -30,8 +30,8 @@ def main(
     ] = None,
     dtype: Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}.")] = "float32",
     rounds: Annotated[int, typer.Option(min=3, help="Rounds at 32M and 1M; a third elsewhere.")] = 15,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch; XLA takes all cores.")] = os.cpu_count() or 1,
-    quick: Annotated[bool, typer.Option("--quick", help="1M only, 9 rounds, without torch.compile.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads, and cores, of each side.")] = os.cpu_count() or 1,
+    quick: Annotated[bool, typer.Option("--quick", help="1M only, at most 9 rounds, without torch.compile.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("out"),
     compare: Annotated[Path | None, typer.Option(metavar="OLD.json", help="Compare with an older run; exit 1 past --threshold.")] = None,
     threshold: Annotated[float, typer.Option(min=1.0, help="How many times what it was a ratio of ours to a peer may be.")] = 1.1,
@@ -43,16 +43,13 @@ def main(
     names = _one_of("--workload", workload, WORKLOADS) if workload else None
     old = older(compare) if compare else None
     if quick:
-        names, rounds = ["1M"], 9
+        names, rounds = names or ["1M"], min(rounds, 9)
     cases = [(row, name) for row in chosen for name in (names or ["32M", "1M"])]
     if names is None and ADAM in chosen:
         cases.append((ADAM, "400x4096"))
     if old is not None and not {(case["row"], case["workload"]) for case in old["cases"]} & {(str(row), name) for row, name in cases}:
         fail(f"{compare} has no row and workload of this run; there is nothing to compare.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"--out {out} cannot be a folder: {error.strerror}.")
+    folder(out)
     result = {**about(dtype, threads), "cases": measure(cases, dtype, rounds, threads, compiled=not quick)}
     write(out / "bench.json", result)
     draw(result, out / "bench.png")

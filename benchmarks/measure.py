@@ -15,6 +15,7 @@ from jaxopt_impl.accounting import state
 from parity_tests.harness.bits import ulp_distance
 from parity_tests.harness.table import Row
 
+from .runs import fail
 from .sides import COPY, serve
 
 WORKLOADS: dict[str, list[tuple[int, ...]]] = {
@@ -32,7 +33,7 @@ WORKLOADS: dict[str, list[tuple[int, ...]]] = {
 }
 LEAST = 0.01  # seconds that a take lasts, by repeating the step
 TAKES = 3  # in each round, in turn with the others of the side; the least of them counts
-SLOW = 0.1  # seconds of a step that is taken only once in a round
+SLOW = 0.5  # seconds of a step that is taken only once in a round
 PAUSE = 0.02  # seconds between the two processes
 OURS = "jaxopt_impl"
 
@@ -44,11 +45,15 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int,
         ours, theirs = spawn.Pipe()
         process = spawn.Process(target=serve, args=(theirs, side, threads, compiled), daemon=True)
         process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
         sides[side] = ours
 
     def ask(side: str, *request):
-        sides[side].send(request)
-        return sides[side].recv()
+        try:
+            sides[side].send(request)
+            return sides[side].recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            fail(f"the process of {side} ended while it was asked to {request[0]}; above is what it said.")
 
     columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -69,7 +74,7 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int,
                     time.sleep(PAUSE)  # the other side's threads still spin for a while, and its arrays are in the cache
                     ask(side, "time", min(keys, key=once.__getitem__), 1)
                     for take in range(TAKES):
-                        for key in keys[:: 1 if i % 2 else -1]:
+                        for key in keys[:: 1 if i // len(keys) % 2 else -1]:
                             if take == 0 or once[key] < SLOW:
                                 takes[key].append(ask(side, "time", key, repeat[key]))
                     for key in keys:

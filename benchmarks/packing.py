@@ -24,7 +24,7 @@ from jaxopt_impl.accounting import state
 from parity_tests.harness.table import OPTIMIZERS, ROWS, Row
 
 from .report import spread
-from .runs import about, fail, write
+from .runs import about, fail, folder, write
 
 STEPS = 8  # inside one jit
 CALLS = 4  # one step each
@@ -45,8 +45,7 @@ def main(
     for name in optimizer or []:
         if name not in OPTIMIZERS:
             fail(f"--optimizer {name}: one of {', '.join(OPTIMIZERS)} is needed.")
-    if not out.parent.is_dir():
-        fail(f"--out {out}: its folder is not there.")
+    folder(out.parent)
     rows = [row for row in STATEFUL if not optimizer or row.optimizer in optimizer]
     cases = [measured(row, leaves, elements, loss, rounds) for row in rows for elements in size or [256]]
     write(out, {**about("float32", os.cpu_count() or 1), "cases": cases})

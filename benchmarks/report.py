@@ -1,5 +1,6 @@
 """What people see of a run: a table, a picture, and how it compares with an older one."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 def spread(values: list[float], unit: float = 1.0) -> str:
     """The median and, in brackets, the quartiles."""
     low, middle, high = (unit * value for value in quartiles(values))
-    return f"{middle:.3f} ({low:.2f} to {high:.2f})"
+    power = math.floor(math.log10(middle))
+    digits = max(0, 2 - power if power >= 0 else 1 - power)  # two or three that count
+    return f"{middle:.{digits + 1}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def table(case: dict[str, Any]) -> Table:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 import typer
 
 from parity_tests.doctor import machine
@@ -23,8 +24,17 @@ def about(dtype: str, threads: int) -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.processor()]
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
-    about = {"device": f"{os.cpu_count()} x {models[0]}", "threads": threads, "dtype": dtype, "commit": commit, "load": os.getloadavg()[0]}
+    device = f"{os.cpu_count()} x {models[0]}" if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
+    about = {"device": device, "threads": threads, "dtype": dtype, "commit": commit, "load": os.getloadavg()[0]}
     return {**about, "when": datetime.now(UTC).isoformat(timespec="seconds"), "versions": dict(machine())}
+
+
+def folder(path: Path) -> None:
+    """There, or made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"--out {path} cannot be a folder: {error.strerror}.")
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

@@ -7,21 +7,26 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity_tests.harness.table import Row
+from parity_tests.harness.table import OPTIMIZERS, Row
 
 CHECKED = (4099,)  # the shape on which the bits are compared
 CHECKED_STEPS = 10
 COPY = "copy"
+SHOWS = 64e6  # bytes of an array whose coming and going the process's resident memory shows
+CLEAR = Path("/proc/self/clear_refs")
 
 
 def serve(connection, side: str, threads: int, compiled: bool) -> None:
     """The body of the process."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA makes a thread for each core that it may use
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on a GPU the other process needs its memory too
     own = InJax() if side == "jax" else InTorch(threads, compiled)
     while (request := connection.recv()) is not None:
@@ -73,10 +78,6 @@ class InJax:
                 "kernels": entry.count(" fusion("),
                 "traffic_bytes": compiled.cost_analysis()["bytes accessed"] / elements,
                 "temporary_bytes": memory.temp_size_in_bytes // elements,
-                "peak_bytes": memory.argument_size_in_bytes
-                + memory.output_size_in_bytes
-                - memory.alias_size_in_bytes
-                + memory.temp_size_in_bytes,
             }
         self.source = jax.numpy.ones((elements,), dtype)
         self.target = self.source + 1
@@ -196,13 +197,15 @@ class InTorch:
                 step()
             if traffic is not None:
                 found[name] |= {"traffic_bytes": traffic.bytes / elements, "kernels": traffic.operations}
-            found[name] |= {"temporary_bytes": self._peak(step) // elements}
+            if (peak := self._peak(step, params)) is not None:
+                found[name] |= {"temporary_bytes": peak // elements}
             self.steps[name] = step
         return found
 
     def _optimizers(self, row: Row, params: list[np.ndarray], gradients: list[np.ndarray]) -> Iterator[tuple[str, Any]]:
         from parity_tests.harness.torch_side import from_numpy
 
+        stock = getattr(self.torch.optim, OPTIMIZERS[row.optimizer].stock_torch)
         makers = {"torch_ref": row.torch}
         makers |= {name: lambda p, flavour=flavour: row.stock_torch(p, **flavour) for name, flavour in self.FLAVOURS.items()}
         shared = [from_numpy(g).to(self.device) for g in gradients]
@@ -210,20 +213,20 @@ class InTorch:
             parameters = [self.torch.nn.Parameter(from_numpy(p).to(self.device)) for p in params]
             for p, g in zip(parameters, shared, strict=True):
                 p.grad = g.clone() if row.arguments.get("maximize") else g  # fused takes the sign in place
-            try:
+            if name != "torch fused" or "fused" in signature(stock).parameters:  # RMSprop has no such form
                 yield name, make(parameters)
-            except TypeError:  # torch.optim.RMSprop has no fused form
-                continue
 
-    def _peak(self, step) -> int:
-        """Bytes that a step takes for a while. On a CPU memory that was freed before and is taken again does not show: a few MB."""
+    def _peak(self, step, params: list[np.ndarray]) -> int | None:
+        """Bytes that a step takes for a while; None where that does not show: on a CPU memory that was freed before may be taken again."""
         cuda = self.torch.cuda
         if self.device == "cuda":
             cuda.reset_peak_memory_stats()
             before = cuda.memory_allocated()
             step()
             return cuda.max_memory_allocated() - before
-        Path("/proc/self/clear_refs").write_text("5")  # the highest so far is what is held now
+        if sum(p.nbytes for p in params) < SHOWS or not CLEAR.exists():
+            return None
+        CLEAR.write_text("5")  # the highest so far is what is held now
         before = _resident("VmRSS")
         step()
         return max(0, _resident("VmHWM") - before)

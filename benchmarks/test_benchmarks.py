@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 import torch_ref
@@ -16,7 +17,7 @@ from parity_tests.harness.table import OPTIMIZERS, Row
 from . import __main__ as command
 from . import measure as measuring
 from . import packing, page, report, runs
-from .sides import COPY, InJax, unfenced
+from .sides import COPY, InJax, serve, unfenced
 from .traffic import Traffic
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +49,20 @@ def test_a_case_is_timed_in_both_processes(monkeypatch):
     assert [name for name in names if one["implementations"][name]["ulp"] == 0] == ["jaxopt_impl", "torch_ref"]
     assert (one["leaves"], one["elements"], few["leaves"], few["elements"]) == (1, 3000, 3, 21)
     assert one["implementations"]["torch fused"]["traffic_bytes"] == pytest.approx(28, rel=0.01)
+
+
+def dies(connection, side, threads, compiled):
+    """In the place of `serve`: torch's process ends at its first request."""
+    serve(connection, side, threads, compiled) if side == "jax" else connection.recv()
+
+
+def test_a_process_that_ends_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(measuring.WORKLOADS, "tiny", [(3000,)])
+    monkeypatch.setattr(measuring, "serve", dies)
+    with pytest.raises(typer.Exit) as stopped:
+        measuring.measure([(ADAM, "tiny")], "float32", 3, 2, compiled=False)
+    assert stopped.value.exit_code == 2
+    assert "benchmarks: the process of torch ended while it was asked to prepare; above" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("label", ["default", "all"])
@@ -123,6 +138,12 @@ def run_of(ours: list[float]) -> dict:
     return {**runs.about("float32", 2), "cases": [{**case, "implementations": implementations}]}
 
 
+def test_a_spread_has_the_digits_that_count():
+    assert [report.spread([x, x, x]) for x in (0.0312, 0.2, 1.0, 31.25, 1094.4)] == [
+        *("0.0312 (0.031 to 0.031)", "0.200 (0.20 to 0.20)", "1.000 (1.00 to 1.00)", "31.25 (31.2 to 31.2)", "1094.4 (1094 to 1094)")
+    ]
+
+
 BEFORE = [0.99, 1.0, 1.0, 1.01, 1.02]
 
 
@@ -151,8 +172,6 @@ def test_worse_is_past_the_threshold_and_past_the_spread(now, worse, verdict, mo
 
 
 def typer_app(main):
-    import typer
-
     app = typer.Typer()
     app.command()(main)
     return app
@@ -170,7 +189,7 @@ def typer_app(main):
         (command.main, ["--compare", "empty.json"], "benchmarks: empty.json has no row and workload of this run; "),
         (command.main, ["--out", "list.json"], "benchmarks: --out list.json cannot be a folder: "),
         (packing.main, ["--optimizer", "lion"], "benchmarks: --optimizer lion: one of sgd, "),
-        (packing.main, ["--out", "nowhere/packing.json"], "benchmarks: --out nowhere/packing.json: its folder is not there."),
+        (packing.main, ["--out", "list.json/packing.json"], "benchmarks: --out list.json cannot be a folder: "),
         (page.main, ["nowhere.json", "--again", "x", "--more", "z", "--packing", "y"], "benchmarks: nowhere.json cannot be read as a run"),
     ],
 )

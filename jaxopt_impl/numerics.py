@@ -2,7 +2,7 @@
 
 XLA merges neighbouring operations: a product into the addition that follows (an FMA), two constant factors into one, a
 quotient into the next division, a division by a scalar or by a square root into a product with a reciprocal. Each merge
-drops a rounding or adds one. Two things stop it, and no other part of the package knows them:
+drops a rounding or adds one. Three things stop it, and no other part of the package knows them:
 
 - `barrier` at a kernel's entry hides from the algebraic simplifier what the caller computed. It does not stop the FMA.
 - `fence(x) = x + copysign(0, x)` equals x for every x, and no compiler can know that: the added zero is sometimes -0.
@@ -105,16 +105,17 @@ class Exact:
     def __mul__(self, other):
         a, b, like = _meet(self, other)
         scaled = a.x.ndim != b.x.ndim or not a.x.ndim  # only a scalar factor can be folded into the next one
-        return like.then(a.apart("*") * b.apart("*"), "+*" if scaled else "+")
+        return like.then(a.apart("*") * b.apart("*"), ("+*" if scaled else "+") + _if_dropped(1, a, b))
 
     def __truediv__(self, other):
         """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has the numerator's sign."""
         a, b, like = _meet(self, other)
         numerator = a.apart("/")
         if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
-            return like.then(divided_by_scalar(numerator, b.x), "/")
+            return like.then(divided_by_scalar(numerator, b.x), "/" + _if_dropped(1, a, b))
         merging = b.meets("/r") or not b.x.ndim
-        return like.then(numerator / (b.x + signed_zero(numerator) if merging else b.x), "/")
+        unknown = b.x if isinstance(numerator, np.ndarray) else numerator  # a constant's zero would be one too
+        return like.then(numerator / (b.x + signed_zero(unknown) if merging else b.x), "/" + _if_dropped(1, a, b))
 
     def __neg__(self):
         return type(self)(-self.x, self.merges.replace("/", ""), self.dtype)
@@ -171,19 +172,24 @@ def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
 
 
 def _addends(a: Exact, b: Exact) -> tuple[jax.Array, jax.Array, str]:
-    """The two arrays of a sum or difference, and what it could merge with: with a constant 0, which XLA drops, whatever the other could.
+    """The two arrays of a sum or difference, and what it could merge with.
 
     Where both are fenced, the zero with the sign of a does for b too: at most b = -0 becomes +0, and where a's sign is + that is all one.
+    (b may become an FMA with that zero, which rounds as the product does.)
     """
     constants = [v for v in (a, b) if "c" in v.merges]
     meets = "+c" if len(constants) == 2 else "+"
-    merges = "c" if constants else ""
-    if any(isinstance(v.x, np.ndarray) and not v.x for v in constants):
-        merges = _either(a, b)
-    if a.meets(meets) and b.meets(meets):
+    merges = ("c" if constants else "") + _if_dropped(0, a, b)
+    if a.meets(meets) and b.meets(meets) and not isinstance(a.x, np.ndarray):  # a constant's zero would be one too
         zero = signed_zero(a.x)
         return a.x + zero, b.x + zero, merges
     return a.apart(meets), b.apart(meets), merges
+
+
+def _if_dropped(number: int, a: Exact, b: Exact) -> str:
+    """What an operation could merge with beside its own: if one operand is a constant that XLA drops, whatever the other could."""
+    dropped = any(isinstance(v.x, np.ndarray) and v.x == number for v in (a, b))
+    return _either(a, b) if dropped else ""
 
 
 def _either(a: Exact, b: Exact) -> str:
@@ -192,7 +198,8 @@ def _either(a: Exact, b: Exact) -> str:
 
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
-    number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one.
+    number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. A rule
+    divides so √v by c <= 1, which is normal or 0.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)

@@ -28,6 +28,9 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]  # of each leaf
     dtypes: tuple[str | None, ...]  # of each leaf, by which it is packed; None where it is kept
 
+    def __reduce__(self):
+        return Layout, (self.treedef, self.shapes, self.dtypes)  # without the hash, which another process has otherwise
+
     def __hash__(self) -> int:
         return self._hash  # jit asks at each call
 
@@ -54,7 +57,7 @@ def pack(tree: Any, below: int = 2**11, like: Packed | None = None) -> Any:
         below: leaves of fewer elements than this are packed: where it wins on a CPU, the copies named below counted in. Leaves that are
             sharded are kept as they are, wherever that is known (outside of a jit): one array could not be sharded as they are.
         like: packed parameters. Every part of `tree` with their structure and shapes is packed as they are; leaves that share an
-            array need one dtype, not theirs.
+            array need one dtype, not theirs. (Where the parameters are one number, every float [] in the tree is such a part.)
     Returns: a `Packed`; with `like` the tree with a `Packed` in the place of each such part.
     Shapes: leaves of any shape and number of axes, [] too; packed into [n].  Dtypes: any.
     Raises: TypeError where a leaf is no array, naming the leaf, or where leaves that share an array differ in dtype; ValueError where no
@@ -76,7 +79,7 @@ def pack(tree: Any, below: int = 2**11, like: Packed | None = None) -> Any:
         if treedef != like.layout.treedef or tuple(map(jnp.shape, leaves)) != like.layout.shapes:
             return False
         # a step counter is not the state of parameters that are one number
-        return all(dtype is None or _counts(leaf) == _counts(dtype) for leaf, dtype in zip(leaves, like.layout.dtypes, strict=True))
+        return like.layout.shapes != ((),) or _counts(leaves[0]) == _counts(jax.tree.leaves(like)[0])
 
     parts, outer = jax.tree.flatten(tree, is_leaf=is_part)
     found = [is_part(part) for part in parts]

@@ -1,5 +1,9 @@
 """Packed leaves: the same bits as leaf by leaf, there and back, and inside a training step."""
 
+import pickle
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +87,21 @@ def test_a_step_counter_is_no_parameter():
     state = pack(tx.init(p), like=pack(p))
     assert state.step.dtype == jnp.int32
     same(state, tx.init(pack(p)))
+
+
+def test_integers_of_the_parameters_shapes_are_packed_as_they_are():
+    like = pack({"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
+    signs = {"w": jnp.ones((2, 3), jnp.int8), "b": jnp.zeros(3, jnp.int8)}
+    packed = pack((signs, jnp.zeros((), jnp.int32)), like=like)
+    assert packed[0].flat["float32"].dtype == jnp.int8
+    same(unpack(packed)[0], signs)
+
+
+def test_a_layout_is_the_same_in_another_process():
+    layout = pack(params()).layout
+    code = "import pickle, sys; x = pickle.load(sys.stdin.buffer); assert {x: 0}[type(x)(x.treedef, x.shapes, x.dtypes)] == 0"
+    hash(layout)
+    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(layout), check=True)
 
 
 def test_optax_flatten_has_the_same_bits():
