@@ -29,9 +29,10 @@ def serve(connection, side: str, threads: int, compiled: bool) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # XLA makes a thread for each core that it may use
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # on a GPU the other process needs its memory too
     own = InJax() if side == "jax" else InTorch(threads, compiled)
-    while (request := connection.recv()) is not None:
-        method, *arguments = request
-        connection.send(getattr(own, method)(*arguments))
+    with contextlib.suppress(EOFError):  # the other end is gone
+        while (request := connection.recv()) is not None:
+            method, *arguments = request
+            connection.send(getattr(own, method)(*arguments))
 
 
 def _start(shapes: list[tuple[int, ...]], dtype: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
