@@ -78,7 +78,7 @@ def test_the_zero_carries_a_sign(dtype):
 
 
 def test_the_zero_of_a_constant_is_no_fence():
-    """A leaf and a sum with a constant are fenced by a zero of their own each. Not every XLA would merge the two constants; the text holds it."""
+    """A leaf, and its sum with a constant, are each fenced by a zero of their own. Not every XLA would merge the two constants."""
     step = lambda x: nx.array(0.3 + (nx.leaf(x, "float32") + 0.1))  # noqa: E731
     text = jax.jit(step).lower(jax.ShapeDtypeStruct((8,), jnp.float32)).as_text()
     assert sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines()) == 2
