@@ -188,7 +188,7 @@ def _addends(a: Exact, b: Exact) -> tuple[jax.Array, jax.Array, str]:
 
 def _if_dropped(number: int, a: Exact, b: Exact) -> str:
     """What an operation could merge with beside its own: if one operand is a constant that XLA drops, whatever the other could."""
-    dropped = any(isinstance(v.x, np.ndarray) and v.x == number for v in (a, b))
+    dropped = any(isinstance(v.x, np.ndarray) and not v.x.ndim and v.x == number for v in (a, b))
     return _either(a, b) if dropped else ""
 
 
