@@ -38,9 +38,11 @@ _SIGN_BIT = {"float32": np.int32(-(2**31)), "float64": np.int64(-(2**63))}
 
 def signed_zero(x: jax.Array) -> jax.Array:
     """+0 or -0, with the sign of x: nothing to IEEE arithmetic, an unknown to a compiler."""
-    sign_bit = _SIGN_BIT[x.dtype.name]
-    bits = lax.bitcast_convert_type(x, sign_bit.dtype)
-    return lax.bitcast_convert_type(bits & sign_bit, x.dtype)
+    return lax.bitcast_convert_type(_bits(x) & _SIGN_BIT[x.dtype.name], x.dtype)
+
+
+def _bits(x: jax.Array) -> jax.Array:
+    return lax.bitcast_convert_type(x, _SIGN_BIT[x.dtype.name].dtype)
 
 
 def fence(x: jax.Array) -> jax.Array:
@@ -94,12 +96,12 @@ class Exact:
 
     def __add__(self, other):
         a, b, like = _meet(self, other)
-        a, b, merges = _addends(a, b)
+        a, b, merges = _addends(a, b, minus=False)
         return like.then(a + b, merges)
 
     def __sub__(self, other):
         a, b, like = _meet(self, other)
-        a, b, merges = _addends(a, b)
+        a, b, merges = _addends(a, b, minus=True)
         return like.then(a - b, merges)
 
     def __mul__(self, other):
@@ -171,17 +173,19 @@ def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
     return a, b.rounded(a), a
 
 
-def _addends(a: Exact, b: Exact) -> tuple[jax.Array, jax.Array, str]:
+def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, str]:
     """The two arrays of a sum or difference, and what it could merge with.
 
-    Where both are fenced, the zero with the sign of a does for b too: at most b = -0 becomes +0, and where a's sign is + that is all one.
-    (b may become an FMA with that zero, which rounds as the product does.)
+    Where both are fenced, one zero does for both. Added to -0 the wrong one makes +0 of it, which matters only where the sum would be -0:
+    -0 + -0, or -0 - +0. So the zero is -0 where the signs are equal, or, before a minus, where they differ. A compiler knows it only if it
+    knows both signs: what it knows of one addend (a constant's sign) does not take the fence from the other.
     """
     constants = [v for v in (a, b) if "c" in v.merges]
     meets = "+c" if len(constants) == 2 else "+"
     merges = ("c" if constants else "") + _if_dropped(0, a, b)
-    if a.meets(meets) and b.meets(meets) and not isinstance(a.x, np.ndarray):  # a constant's zero would be one too
-        zero = signed_zero(a.x)
+    if a.meets(meets) and b.meets(meets):
+        bits = _bits(a.x) ^ _bits(b.x)
+        zero = signed_zero(lax.bitcast_convert_type(bits if minus else ~bits, b.x.dtype))
         return a.x + zero, b.x + zero, merges
     return a.apart(meets), b.apart(meets), merges
 

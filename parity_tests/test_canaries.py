@@ -12,6 +12,7 @@ import jaxopt_impl
 from jaxopt_impl import numerics as nx
 
 from .harness import canaries
+from .harness.bits import differing
 from .harness.table import ROWS
 
 VERSION = ".".join(jax.__version__.split(".")[:2])
@@ -75,6 +76,42 @@ def test_the_zero_carries_a_sign(dtype):
     x = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan], dtype)
     for f in (nx.fence, jax.jit(nx.fence)):
         np.testing.assert_array_equal(np.asarray(f(x)).view(f"u{x.itemsize}"), x.view(f"u{x.itemsize}"))
+
+
+@pytest.mark.parametrize("k", [-1.3, 1.3])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        lambda k, b, c: k + b * c,
+        lambda k, b, c: b * c + k,
+        lambda k, b, c: k - b * c,
+        lambda k, b, c: b * c - k,
+        lambda k, b, c: k * c + b * c,
+    ],
+    ids=["k + bc", "bc + k", "k - bc", "bc - k", "kc + bc"],
+)
+def test_an_array_of_constants_takes_no_fence_from_the_other_addend(expression, k, dtype):
+    """The barrier hides it from XLA, but not from LLVM, which drops the addition of a -0 that it knows."""
+    rng = np.random.default_rng(0)
+    b, c = (rng.standard_normal(1003).astype(dtype) for _ in range(2))
+
+    @jax.jit
+    def fenced(b, c):
+        return nx.result(expression(*(nx.leaf(x, dtype) for x in nx.barrier(jnp.full_like(b, k), b, c))))
+
+    with jax.enable_x64(dtype == "float64"):
+        np.testing.assert_array_equal(np.asarray(fenced(b, c)), expression(np.full_like(b, k), b, c))
+
+
+@pytest.mark.parametrize("minus", [False, True])
+def test_one_zero_does_for_both_addends(minus, dtype):
+    """Signs of zero, in each pair; and both are fenced."""
+    special = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan], dtype)
+    a, b = (x.ravel() for x in np.meshgrid(special, special))
+    with jax.enable_x64(dtype == "float64"), np.errstate(invalid="ignore"):
+        got = jax.jit(lambda a, b: nx.array(nx.Exact(a) - nx.Exact(b) if minus else nx.Exact(a) + nx.Exact(b)))(a, b)
+        differ = differing(np.asarray(got), a - b if minus else a + b)
+    assert not differ.any()
 
 
 def test_the_zero_of_a_constant_is_no_fence():
