@@ -20,6 +20,7 @@ from .report import compared, draw, table
 from .runs import about, fail, folder, read, write
 
 DEFAULT = [Row(name, "default") for name in OPTIMIZERS] + [Row("sgd", "all")]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 ADAM = Row("adam", "default")  # the one that is measured over many leaves as well; more of them take minutes to compile
 
 
@@ -30,8 +31,10 @@ def main(
     ] = None,
     dtype: Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}.")] = "float32",
     rounds: Annotated[int, typer.Option(min=3, help="Rounds at 32M and 1M; a third elsewhere.")] = 15,
-    threads: Annotated[int, typer.Option(min=1, help="Threads, and cores, of each side.")] = os.cpu_count() or 1,
-    quick: Annotated[bool, typer.Option("--quick", help="1M only, at most 9 rounds, without torch.compile.")] = False,
+    threads: Annotated[int, typer.Option(min=1, max=CORES, help="Threads, and cores, of each side.")] = CORES,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="1M, unless --workload says otherwise; at most 9 rounds; no torch.compile.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and bench.png.")] = Path("out"),
     compare: Annotated[Path | None, typer.Option(metavar="OLD.json", help="Compare with an older run; exit 1 past --threshold.")] = None,
     threshold: Annotated[float, typer.Option(min=1.0, help="How many times what it was a ratio of ours to a peer may be.")] = 1.1,
@@ -50,6 +53,7 @@ def main(
     if old is not None and not {(case["row"], case["workload"]) for case in old["cases"]} & {(str(row), name) for row, name in cases}:
         fail(f"{compare} has no row and workload of this run; there is nothing to compare.")
     folder(out)
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes that measure need a GPU's memory
     result = {**about(dtype, threads), "cases": measure(cases, dtype, rounds, threads, compiled=not quick)}
     write(out / "bench.json", result)
     draw(result, out / "bench.png")

@@ -29,7 +29,7 @@ HOW = """\
 - **GB/s** and **of copy**: least bytes over the median time, and its share of what a copy reached in the same rounds (bytes read and written; a processor also
   reads the lines that it is about to overwrite, which in place are there already: so a step may pass 100 %). At 1M the arrays fit into a cache.
 - **B moved**: bytes for each element that the compiled step reads and writes by XLA's own analysis, or torch's operations by theirs. **temp B**: what it takes for a while, for each element:
-  by XLA's analysis of the donated step; for torch the peak of the process, at 32M only (a few MB do not show). In torch_ref's B moved the roots, which NumPy takes, are missing.
+  by XLA's analysis of the donated step; for torch the peak of the process, rounded down, where the tensors together have 64 MB or more (a few MB do not show). In torch_ref's B moved the roots, which NumPy takes, are missing.
 - **kernels**: XLA's fusions, scalar ones too, or torch's operations. **compile s**: torch's with what its cache on disk held.
 - **bits**: the share of 4,099 parameters whose bits are not the contract's after ten steps, and the largest distance. For AdaGrad torch.optim is another rule, with ε outside
   of the root; for torch.compile bits were not compared.
@@ -54,11 +54,12 @@ TRIED = """\
 | no fence on inputs, none on the result, neither, no `optimization_barrier` | each within 6 % of the fenced rule over 60 rounds at 32M, to both sides: nothing to gain, so all stay |
 | division by a scalar (Adam's √v / c) as a product with its reciprocal in float64 | taken: it rounds to the quotient, and Adam at 1M, in the cache, takes 0.92 of the time |
 | no fence on a divisor that is a sum (√v / c + ε), with which XLA merges nothing | taken: with the line above Adam at 1M takes 0.85 to 0.91 of the time |
-| two equal fences of one array in two loops | XLA stores it: Nesterov 40 bytes and 4 of temporaries. With one signed zero for both addends no two are equal: 28 and 0 |
-| one signed zero for both addends of a sum, instead of one each | taken: an operation less in each sum, and the loop of m at 32M 1.00 of the unfenced one instead of 1.02 |
+| two equal fences of one array in two loops | XLA stores it: Nesterov 40 bytes and 4 of temporaries. With one zero for both addends no two are equal: 28 and 0 |
+| one zero for both addends of a sum, with the sign of the left one | as fast, but where that one is an array of constants LLVM knows the zero, and drops it from the other |
+| one zero for both addends, by both their signs | taken |
 | SGD's b₁ = g₁ as −0 b₀ + 1 g₁, instead of a choice between two arrays | taken: LLVM makes two loops of the choice, and at 32M `sgd: all` took 1.04 to 1.07 of optax's time, `sgd: momentum` 1.02; now 1.00 |
 | the choice by a condition for each element | one loop, and as fast at 32M, but 1.08 of the time at 1M |
-| run-time numbers rounded once a step, not once for each leaf | taken: 1,000 leaves of Adam compile in 1.2 to 1.3 of optax's time instead of 1.4 |
+| run-time numbers rounded once a step, not once for each leaf | taken: 1,000 leaves of Adam compile in 1.2 to 1.3 of optax's time instead of 1.4 (2,000: 1.5) |
 | arrays of their own for ours, unfenced and optax in the benchmark | quartiles of ours / unfenced twice as wide as on the same arrays in turn |
 
 Temporaries are 0 for every row in float32 but two, `sgd: nesterov, all` and `rmsprop: all` (4 bytes): g + λθ is needed by several loops, one of

@@ -110,7 +110,7 @@ class Exact:
         return like.then(a.apart("*") * b.apart("*"), ("+*" if scaled else "+") + _if_dropped(1, a, b))
 
     def __truediv__(self, other):
-        """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has the numerator's sign."""
+        """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has another's sign."""
         a, b, like = _meet(self, other)
         numerator = a.apart("/")
         if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
@@ -177,13 +177,13 @@ def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, 
     """The two arrays of a sum or difference, and what it could merge with.
 
     Where both are fenced, one zero does for both. Added to -0 the wrong one makes +0 of it, which matters only where the sum would be -0:
-    -0 + -0, or -0 - +0. So the zero is -0 where the signs are equal, or, before a minus, where they differ. A compiler knows it only if it
-    knows both signs: what it knows of one addend (a constant's sign) does not take the fence from the other.
+    -0 + -0, or -0 - +0. So the zero is -0 where the signs are equal, or, before a minus, where they differ. What a compiler knows of one
+    addend (a constant's sign) so does not take the fence from the other; but it must not know how the two signs go together.
     """
     constants = [v for v in (a, b) if "c" in v.merges]
     meets = "+c" if len(constants) == 2 else "+"
     merges = ("c" if constants else "") + _if_dropped(0, a, b)
-    if a.meets(meets) and b.meets(meets):
+    if a.meets(meets) and b.meets(meets) and a.x is not b.x:
         bits = _bits(a.x) ^ _bits(b.x)
         zero = signed_zero(lax.bitcast_convert_type(bits if minus else ~bits, b.x.dtype))
         return a.x + zero, b.x + zero, merges
@@ -217,7 +217,7 @@ def sqrt(a):
 
 
 def where(condition, a: Number, b: Number) -> Scalar:
-    """One of two hyper-parameters."""
+    """One of two hyper-parameters, not of two leaves."""
     a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), "c") for v in (a, b))
     return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
 
@@ -296,12 +296,12 @@ def off(value) -> bool:
     return isinstance(value, numbers.Real) and not value
 
 
-def round_ahead(numbers, dtypes) -> None:
+def round_ahead(hyper, dtypes) -> None:
     """Round the `Scalar`s among these here, for all leaves of these dtypes, instead of once for each leaf."""
-    for to in {"float32" if dtype in _ROUND else dtype for dtype in dtypes}:
-        for number in numbers:
-            if isinstance(number, Scalar):
-                number.ahead[to] = number.rounded_to(to)
+    for to in sorted({"float32" if dtype in _ROUND else dtype for dtype in dtypes}):
+        for value in hyper:
+            if isinstance(value, Scalar):
+                value.ahead[to] = value.rounded_to(to)
 
 
 def scalar(value) -> Scalar | float:

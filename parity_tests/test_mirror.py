@@ -51,6 +51,7 @@ def test_the_rule_is_in_the_kernel(name):
     tree = ast.parse(source(jaxopt_impl, name))
     rules = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in ("step", "at_step")}
     assert [arg.arg for arg in rules["step"].args.args] == ["g", "p", "s", "h"]
+    assert "nx.where" not in ast.unparse(rules["step"])  # it chooses hyper-parameters
     for node in (node for rule in rules.values() for node in ast.walk(rule)):
         assert isinstance(node, ALLOWED_NODES), f"{type(node).__name__} at line {node.lineno} of {name}"
         if isinstance(node, ast.Call):

@@ -70,7 +70,7 @@ def sqrt(a):
 
 
 def where(condition: bool, a: Number, b: Number) -> Number:
-    """One of two hyper-parameters."""
+    """One of two hyper-parameters, not of two leaves."""
     return a if condition else b
 
 

@@ -24,14 +24,14 @@ class Hyper(NamedTuple):
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
-    kept: nx.Number = 0.0  # μ, set by at_step
-    added: nx.Number = 0.0  # 1 − τ, set by at_step
+    kept: nx.Number = 0.0  # μ, but -0 at t = 1; set by at_step
+    added: nx.Number = 0.0  # 1 − τ, but 1 at t = 1; set by at_step
 
 
 def at_step(h):
     if not h.momentum:
         return h
-    # b₁ = g₁ is -0 b₀ + 1 g₁: numbers are chosen, which is free, and not elements.
+    # b₁ = g₁ is -0 b₀ + 1 g₁, as b₀ is 0: numbers are chosen, which is free, and not elements.
     return h._replace(kept=nx.where(h.first, -0.0, h.momentum), added=nx.where(h.first, 1.0, 1 - h.dampening))
 
 

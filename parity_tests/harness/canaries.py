@@ -51,6 +51,7 @@ def _scalar(a, b, c, d):
 
 CANARIES = [
     Canary("a*b + c", "fma(a, b, c)", lambda sqrt, a, b, c, d: a * b + c, halves=True),
+    Canary("p + p, p = a*b", "fma(a, b, p)", lambda sqrt, a, b, c, d: (lambda p: p + p)(a * b), rewritten_by=NEVER),
     Canary("a - b*c", "fma(-b, c, a)", lambda sqrt, a, b, c, d: a - b * c, halves=True),
     Canary("a + b, a = x*y outside the kernel", "fma(x, y, b)", lambda sqrt, a, b, c, d: a + b, lambda a, b, c, d: (a * c, b, c, d)),
     Canary("a / sqrt(c)", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / sqrt(c), halves=True),
