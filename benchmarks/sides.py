@@ -148,7 +148,7 @@ def unfenced() -> Iterator[None]:
     from jaxopt_impl import numerics as nx
 
     kept = {name: getattr(nx, name) for name in ("signed_zero", "divided_by_scalar", "barrier")}
-    nx.signed_zero = lambda x: np.zeros([], x.dtype)  # XLA drops the addition of it
+    nx.signed_zero = lambda x, *others: np.zeros([], x.dtype)  # XLA drops the addition of it
     nx.divided_by_scalar, nx.barrier = (lambda a, b: a / b), (lambda *arrays: arrays)
     try:
         yield

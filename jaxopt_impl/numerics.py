@@ -16,8 +16,10 @@ bfloat16 and float16 are computed in float32 and rounded after each operation, w
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
+import operator
 from typing import Any
 
 import jax
@@ -36,9 +38,10 @@ Number = Any  # a hyper-parameter: a float, an array [] or a schedule; in a kern
 _SIGN_BIT = {"float32": np.int32(-(2**31)), "float64": np.int64(-(2**63))}
 
 
-def signed_zero(x: jax.Array) -> jax.Array:
-    """+0 or -0, with the sign of x: nothing to IEEE arithmetic, an unknown to a compiler."""
-    return lax.bitcast_convert_type(_bits(x) & _SIGN_BIT[x.dtype.name], x.dtype)
+def signed_zero(x: jax.Array, *others: jax.Array) -> jax.Array:
+    """+0 or -0, with the sign of x, or of the product of all: nothing to IEEE arithmetic, an unknown to a compiler."""
+    bits = functools.reduce(operator.xor, map(_bits, (x, *others)))
+    return lax.bitcast_convert_type(bits & _SIGN_BIT[x.dtype.name], x.dtype)
 
 
 def _bits(x: jax.Array) -> jax.Array:
@@ -145,11 +148,17 @@ class Scalar(Exact):
     Needs `jax.enable_x64(True)` around it, which the shell provides.
     """
 
-    __slots__ = ("ahead",)
+    __slots__ = ("ahead", "choice")
 
     def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
         super().__init__(x, merges, dtype)
         self.ahead: dict[str, jax.Array] = {}  # itself by dtype, where `round_ahead` was called
+        self.choice: tuple[jax.Array, Scalar, Scalar] | None = None  # by what, and between what, `where` chose
+
+    def __neg__(self):
+        negated = super().__neg__()
+        negated.ahead = {to: -x for to, x in self.ahead.items()}
+        return negated
 
     def rounded(self, like: Exact) -> Exact:
         """In the dtype that `like` is computed in."""
@@ -157,6 +166,11 @@ class Scalar(Exact):
         return Exact(self.ahead[to] if to in self.ahead else self.rounded_to(to), "", like.dtype)
 
     def rounded_to(self, to: str) -> jax.Array:
+        if isinstance(self.x, np.ndarray):
+            return jnp.asarray(self.x, to)
+        if self.choice:  # between the rounded ones: constants are rounded while tracing, and not in each kernel that takes them
+            condition, a, b = self.choice
+            return lax.select(condition, a.rounded_to(to), b.rounded_to(to))
         # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
         return fence(fence(self.x).astype(to))
 
@@ -176,17 +190,16 @@ def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
 def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, str]:
     """The two arrays of a sum or difference, and what it could merge with.
 
-    Where both are fenced, one zero does for both. Added to -0 the wrong one makes +0 of it, which matters only where the sum would be -0:
-    -0 + -0, or -0 - +0. So the zero is -0 where the signs are equal, or, before a minus, where they differ. What a compiler knows of one
-    addend (a constant's sign) so does not take the fence from the other; but it must not know how the two signs go together.
+    Where both are fenced, one zero does for both: -0 where their signs differ, added before a minus and subtracted before a plus. It may
+    turn a -0 into +0, but never where the result is -0, which only -0 - +0 and -0 + -0 are. What a compiler knows of one addend (a
+    constant's sign) does not take the fence from the other; but it must not know how the two signs go together.
     """
     constants = [v for v in (a, b) if "c" in v.merges]
     meets = "+c" if len(constants) == 2 else "+"
     merges = ("c" if constants else "") + _if_dropped(0, a, b)
     if a.meets(meets) and b.meets(meets) and a.x is not b.x:
-        bits = _bits(a.x) ^ _bits(b.x)
-        zero = signed_zero(lax.bitcast_convert_type(bits if minus else ~bits, b.x.dtype))
-        return a.x + zero, b.x + zero, merges
+        zero = signed_zero(a.x, b.x)
+        return (a.x + zero, b.x + zero, merges) if minus else (a.x - zero, b.x - zero, merges)
     return a.apart(meets), b.apart(meets), merges
 
 
@@ -219,7 +232,9 @@ def sqrt(a):
 def where(condition, a: Number, b: Number) -> Scalar:
     """One of two hyper-parameters, not of two leaves."""
     a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), "c") for v in (a, b))
-    return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
+    chosen = Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
+    chosen.choice = condition, a, b
+    return chosen
 
 
 def maximum(a: Exact, b: Exact) -> Exact:
@@ -256,7 +271,7 @@ def rounded_to(number: float, dtype: str) -> float:
 
 def barrier(*arrays):
     """The same arrays (or None), opaque to the algebraic simplifier, so that constants do not fold into the rule."""
-    return lax.optimization_barrier(arrays)
+    return jax.tree.map(lax.optimization_barrier, arrays)  # one for each: a barrier for all would make each wait for the others
 
 
 def leaf(array: jax.Array, dtype: str) -> Exact:
