@@ -102,7 +102,7 @@ def test_unfenced_is_unfenced_only_inside():
         (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True), 20),
         (lambda p: torch.optim.Adam(p, fused=True), 28),
         (lambda p: torch.optim.Adagrad(p, fused=True), 20),
-        (lambda p: torch_ref.SGD(p, lr=0.1), 8 + 12 + 8),
+        (lambda p: torch_ref.SGD(p, lr=0.1), 8 + 12),  # u = −ηg, θ ← θ + u
     ],
 )
 def test_traffic_is_counted_by_operation(make, expected):

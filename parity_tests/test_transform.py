@@ -188,6 +188,16 @@ def test_leaves_of_a_shape_are_traced_once(row):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
+def test_run_time_numbers_are_rounded_once_for_all_leaves(row):
+    tx, p = exact(row, lambda count: 0.1 / (count + 1).astype(jnp.float32)), jnp.ones(8)
+    text = jax.jit(tx.update).lower(p, tx.init(p), p).as_text()
+    outside, inside = text.split("func.func private @step_leaf")
+    rounding = "(tensor<f64>) -> tensor<f32>"
+    assert rounding in outside
+    assert rounding not in inside.split("func.func private")[0]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_one_compilation_and_state_where_the_leaves_are_when_sharded(row):
     p = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
     g = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})

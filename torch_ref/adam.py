@@ -34,12 +34,13 @@ class Hyper(NamedTuple):
     t: nx.Number = 1  # set by the shell
     step_size: nx.Number = 0.0  # ηₜ, set by at_step
     bc2_sqrt: nx.Number = 0.0  # cₜ, set by at_step
+    decay: nx.Number = 0.0  # ηλ, set by at_step
 
 
 def at_step(h):
     step_size = h.lr / (1 - nx.power(h.b1, h.t))
     bc2_sqrt = nx.sqrt(1 - nx.power(h.b2, h.t))
-    return h._replace(step_size=step_size, bc2_sqrt=bc2_sqrt)
+    return h._replace(step_size=step_size, bc2_sqrt=bc2_sqrt, decay=h.lr * h.weight_decay)
 
 
 def step(g, p, s, h):
@@ -52,7 +53,7 @@ def step(g, p, s, h):
     v_max = nx.maximum(s.max_exp_avg_sq, v) if h.amsgrad else None
     q = h.step_size * m / (nx.sqrt(v_max if h.amsgrad else v) / h.bc2_sqrt + h.eps)
     if h.weight_decay and h.decoupled_weight_decay:
-        q = q + (h.lr * h.weight_decay) * p
+        q = q + h.decay * p
     return -q, State(m, v, v_max)
 
 

@@ -41,10 +41,10 @@ def step(g, p, s, h):
     if h.weight_decay:
         g = g + h.weight_decay * p
     if not h.momentum:
-        return -(h.lr * g), s
+        return -h.lr * g, s
     b = h.kept * s.momentum_buffer + h.added * g
     d = g + h.momentum * b if h.nesterov else b
-    return -(h.lr * d), State(b)
+    return -h.lr * d, State(b)
 
 
 class SGD(RoundedOnce):
