@@ -1,6 +1,6 @@
 """SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  Mirror: torch_ref/sgd.py
 
-bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁
+bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁, which is μ b₀ + 1 g₁ for b₀ = −0
 θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
 """
 
@@ -15,7 +15,7 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Exact | None  # [*p]  bₜ
+    momentum_buffer: nx.Exact | None  # [*p]  bₜ, -0 at t = 0
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -27,15 +27,11 @@ class Hyper(NamedTuple):
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
-    kept: nx.Number = 0.0  # μ, but -0 at t = 1; set by at_step
-    added: nx.Number = 0.0  # 1 − τ, but 1 at t = 1; set by at_step
+    added: nx.Number = 1.0  # 1 − τ, but 1 at t = 1; set by at_step
 
 
 def at_step(h):
-    if not h.momentum:
-        return h
-    # b₁ = g₁ is -0 b₀ + 1 g₁, as b₀ is 0: numbers are chosen, which is free, and not elements.
-    return h._replace(kept=nx.where(h.first, -0.0, h.momentum), added=nx.where(h.first, 1.0, 1 - h.dampening))
+    return h._replace(added=nx.where(h.first, 1.0, 1 - h.dampening)) if h.dampening else h
 
 
 def step(g, p, s, h):
@@ -45,7 +41,7 @@ def step(g, p, s, h):
         g = g + h.weight_decay * p
     if not h.momentum:
         return -h.lr * g, s
-    b = h.kept * s.momentum_buffer + h.added * g
+    b = h.momentum * s.momentum_buffer + h.added * g
     d = g + h.momentum * b if h.nesterov else b
     return -h.lr * d, State(b)
 
@@ -90,5 +86,5 @@ def sgd(
     checks.not_nan("sgd", dampening=dampening)
     checks.nesterov("sgd", nesterov, momentum, dampening)
     hyper = Hyper(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
-    start = {"momentum_buffer": None if nx.off(momentum) else 0.0}
+    start = {"momentum_buffer": None if nx.off(momentum) else -0.0}
     return transform("sgd", step, hyper, State, start, at_step=at_step, accumulator_dtype=accumulator_dtype)

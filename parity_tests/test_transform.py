@@ -299,4 +299,4 @@ def row_default(module, row, field):
     import inspect
 
     parameters = inspect.signature(jaxopt_impl.OPTIMIZERS[row.optimizer]).parameters
-    return parameters[field].default if field in parameters else None
+    return parameters[field].default if field in parameters else module.Hyper._field_defaults.get(field)
