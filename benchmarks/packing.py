@@ -28,9 +28,11 @@ from .runs import about, fail, folder, write
 
 STEPS = 8  # inside one jit
 CALLS = 4  # one step each
+COMPILES = 3  # in turn
 LEAF = jax.ShapeDtypeStruct((1024,), "float32")
 STATEFUL = [next(row for row in ROWS if row.optimizer == name and state(row.tx, LEAF).arrays) for name in OPTIMIZERS]  # the first that has
-HEADERS = ["case", "", "compile s", "per call, ms", "/ optax", "in one jit, ms", "/ optax"]
+MEASURED = {"compile_s": 1.0, "per_call": 1e3, "in_one_jit": 1e3}  # in the unit of its header
+HEADERS = ["case", "", "compile, s", "/ optax", "per call, ms", "/ optax", "in one jit, ms", "/ optax"]
 
 
 def main(
@@ -53,19 +55,24 @@ def main(
     for case in cases:
         for line in lines(case):
             shown.add_row(*line)
-    Console(width=150).print(shown)
+    Console(width=190).print(shown)
 
 
 def measured(row: Row, leaves: int, size: int, loss: bool, rounds: int) -> dict[str, Any]:
     """The seconds that each side took, round by round."""
     sides = {"optax": (row.stock_tx, False), "jaxopt_impl": (row.tx, False), "packed": (row.tx, True)}
     description, console = f"{row}, {leaves} x {size}", Console(stderr=True)
-    with console.status(f"{description}: compiling"):
-        runs = {key: Run(tx, leaves, size, packed, loss) for key, (tx, packed) in sides.items()}
-    found: dict[str, Any] = {key: {"compile_s": run.compile_s, "per_call": [], "in_one_jit": []} for key, run in runs.items()}
+    runs = {key: Run(tx, leaves, size, packed, loss) for key, (tx, packed) in sides.items()}
+    found: dict[str, Any] = {key: {which: [] for which in MEASURED} for key in runs}
     keys = list(runs)
-    for i in track(range(rounds), description=description, console=console, transient=True):
-        for key in keys[i % len(keys) :] + keys[: i % len(keys)]:
+    in_turn = [keys[i % len(keys) :] + keys[: i % len(keys)] for i in range(max(rounds, COMPILES))]
+    for order in track(in_turn[:COMPILES], description=f"{description}: compiling", console=console, transient=True):
+        for key in order:
+            found[key]["compile_s"].append(runs[key].compile())
+    for run in runs.values():
+        run.warm()
+    for order in track(in_turn[:rounds], description=description, console=console, transient=True):
+        for key in order:
             found[key]["per_call"].append(runs[key].per_call())
             found[key]["in_one_jit"].append(runs[key].in_one_jit())
     return {"row": str(row), "leaves": leaves, "size": size, "loss": loss, "sides": found}
@@ -75,9 +82,9 @@ def lines(case: dict[str, Any]) -> list[list[str]]:
     """A line for each side, under `HEADERS`."""
     found = []
     for key, side in case["sides"].items():
-        found.append([f"{case['row']}, {case['leaves']} x {case['size']}{', loss' * case['loss']}", key, f"{side['compile_s']:.1f}"])
-        for which in ("per_call", "in_one_jit"):
-            found[-1] += [spread(side[which], 1e3), spread(ratios(case, key, "optax", which))]
+        found.append([f"{case['row']}, {case['leaves']} x {case['size']}{', loss' * case['loss']}", key])
+        for which, unit in MEASURED.items():
+            found[-1] += [spread(side[which], unit), spread(ratios(case, key, "optax", which))]
     return found
 
 
@@ -87,7 +94,7 @@ def ratios(case: dict[str, Any], one: str, other: str, which: str) -> list[float
 
 
 class Run:
-    """One transform over many leaves: compiled and warm."""
+    """One transform over many leaves, to be compiled, warmed and timed."""
 
     def __init__(self, tx: optax.GradientTransformation, leaves: int, size: int, packed: bool, with_loss: bool):
         rng = np.random.default_rng(0)
@@ -112,10 +119,18 @@ class Run:
         def steps(carry, given):
             return jax.lax.scan(lambda carry, g: (step(carry, g), None), carry, given)[0]
 
+        self.functions = step, steps
+
+    def compile(self) -> float:
+        """Seconds to trace and compile a step."""
         start = time.perf_counter()
+        step = lambda *given: self.functions[0](*given)  # noqa: E731 (another function each time, which jax has not traced yet)
         self.step = jax.jit(step, donate_argnums=0).lower(self.carry, self.first).compile()
-        self.compile_s = time.perf_counter() - start
-        self.steps = jax.jit(steps, donate_argnums=0).lower(self.carry, self.given).compile()
+        return time.perf_counter() - start
+
+    def warm(self) -> None:
+        """Compile the steps inside one jit as well, and run both."""
+        self.steps = jax.jit(self.functions[1], donate_argnums=0).lower(self.carry, self.given).compile()
         self.per_call()
         self.in_one_jit()
 

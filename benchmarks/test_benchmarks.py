@@ -210,15 +210,29 @@ def test_bad_input_is_one_line(main, arguments, line, monkeypatch, tmp_path):
 def test_packing_is_timed_on_every_side(loss):
     case = packing.measured(ADAM, 3, 8, loss, 3)
     assert list(case["sides"]) == ["optax", "jaxopt_impl", "packed"]
-    assert all(len(side[which]) == 3 for side in case["sides"].values() for which in ("per_call", "in_one_jit"))
+    assert all(len(side[which]) == 3 for side in case["sides"].values() for which in packing.MEASURED)
     assert all(len(line) == len(packing.HEADERS) for line in packing.lines(case))
 
 
 @pytest.mark.parametrize("loss", [False, True])
 def test_a_packed_step_of_the_benchmark_has_the_same_bits(loss):
     runs = [packing.Run(ADAM.tx, 3, 8, packed, loss) for packed in (False, True)]
+    start = np.stack(runs[0].carry[0])
+    for run in runs:
+        run.compile()
+        run.warm()
     leaves, packed = (packing.unpack(run.carry[0]) for run in runs)
     np.testing.assert_array_equal(np.stack(leaves), np.stack(packed))
+    assert (np.stack(leaves) != start).all()
+
+
+def test_each_compilation_is_traced_anew():
+    run, traced = packing.Run(ADAM.tx, 3, 8, packed=False, with_loss=False), []
+    step, steps = run.functions
+    run.functions = (lambda *given: traced.append(given) or step(*given), steps)
+    run.compile()
+    run.compile()
+    assert len(traced) == 2
 
 
 def test_the_page_names_ratios_that_two_runs_do_not_agree_on():
