@@ -148,12 +148,11 @@ class Scalar(Exact):
     Needs `jax.enable_x64(True)` around it, which the shell provides.
     """
 
-    __slots__ = ("ahead", "choice")
+    __slots__ = ("ahead",)
 
     def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
         super().__init__(x, merges, dtype)
         self.ahead: dict[str, jax.Array] = {}  # itself by dtype, where `round_ahead` was called
-        self.choice: tuple[jax.Array, Scalar, Scalar] | None = None  # by what, and between what, `where` chose
 
     def __neg__(self):
         negated = super().__neg__()
@@ -166,11 +165,6 @@ class Scalar(Exact):
         return Exact(self.ahead[to] if to in self.ahead else self.rounded_to(to), "", like.dtype)
 
     def rounded_to(self, to: str) -> jax.Array:
-        if isinstance(self.x, np.ndarray):
-            return jnp.asarray(self.x, to)
-        if self.choice:  # between the rounded ones: constants are rounded while tracing, and not in each kernel that takes them
-            condition, a, b = self.choice
-            return lax.select(condition, a.rounded_to(to), b.rounded_to(to))
         # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
         return fence(fence(self.x).astype(to))
 
@@ -232,9 +226,7 @@ def sqrt(a):
 def where(condition, a: Number, b: Number) -> Scalar:
     """One of two hyper-parameters, not of two leaves."""
     a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), "c") for v in (a, b))
-    chosen = Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
-    chosen.choice = condition, a, b
-    return chosen
+    return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
 
 
 def maximum(a: Exact, b: Exact) -> Exact:
@@ -290,7 +282,7 @@ def array(a: Exact) -> jax.Array:
 
 def result(a: Exact, dtype: str | None = None) -> jax.Array:
     """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
-    return (fence(a.x) if a.meets("+*c") else a.x).astype(dtype or a.dtype)
+    return a.apart("+*/c").astype(dtype or a.dtype)
 
 
 def known(value) -> float | None:

@@ -62,19 +62,19 @@ def sgd(
 
     Args:
         learning_rate: η >= 0; a float, or a schedule `count -> float`.
-        momentum: μ >= 0; 0 keeps no buffer.
+        momentum: μ >= 0, finite; 0 keeps no buffer.
         dampening: τ.
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         nesterov: look ahead; needs momentum > 0 and dampening = 0.
         maximize: ascend: the gradient is negated first.
         accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
             string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
-    Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64,
+    Shapes: updates and `momentum_buffer` (before the first step −0) follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
     Exactness: bit-equal to `torch_ref.SGD` in all four dtypes; run on CPU, not yet on GPU or TPU.
-    Differs from: torch.optim.SGD (contracts μ b + (1 − τ) g and θ − η d to FMAs on AVX2), optax.sgd (no dampening; its momentum
-        starts from 0, which is the same for τ = 0; negates last, and XLA contracts).
+    Differs from: torch.optim.SGD (contracts μ b + (1 − τ) g and θ − η d to FMAs on AVX2), optax.sgd (no dampening; its trace
+        starts from 0, which makes 0 of a first gradient of −0; XLA contracts).
     Source: Sutskever, Martens, Dahl & Hinton 2013, section 2; the form of torch.optim.SGD.
     Example:
         >>> import jax.numpy as jnp

@@ -72,6 +72,14 @@ def test_the_sign_of_zero_is_seen():
     assert (report.first_difference.got, report.first_difference.expected) == ("0x00000000", "0x80000000")
 
 
+@pytest.mark.parametrize("name", jaxopt_impl.OPTIMIZERS)
+def test_a_learning_rate_of_the_int_0(name):
+    """It has no −0, as 0.0 has; where a parameter is −0, that shows."""
+    params = {"w": np.full(8, -0.0, "f4")}
+    make = lambda params: torch_ref.OPTIMIZERS[name](params, lr=0)  # noqa: E731
+    assert_identical(jaxopt_impl.OPTIMIZERS[name](0), make, params, gradients("normal", params), steps=1)
+
+
 def test_a_report_as_json():
     report = assert_identical(jaxopt_impl.sgd(0.1, momentum=0.9), momentum, PARAMS, gradients("normal", PARAMS), steps=4)
     document = json.loads(report.to_json())

@@ -778,6 +778,14 @@ OPTAX = {
 }
 
 
+def test_an_optax_state_of_step_0_starts_as_ours():
+    """SGD's first buffer is the gradient, −0 too; optax's trace starts from +0."""
+    params = jnp.ones(3)
+    state = interop.from_optax("sgd", optax.sgd(0.1, momentum=0.9).init(params), params, step=0)
+    new = jaxopt_impl.sgd(0.1, momentum=0.9).init(params)
+    assert not differing(np.asarray(state.momentum_buffer), np.asarray(new.momentum_buffer)).any()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("label", OPTAX)
 @pytest.mark.usefixtures("as_users_have_it")

@@ -38,7 +38,7 @@ def step(g, p, s, h):
         g = g + h.weight_decay * p
     sum = s.sum + g * g
     root = nx.sqrt(sum + h.eps) if h.eps_in_sqrt else nx.sqrt(sum) + h.eps
-    u = -h.lr_t * g / root
+    u = -(h.lr_t * g / root)
     return u, State(sum)
 
 

@@ -4,6 +4,7 @@ A kernel is `step(g, p, s, h) -> (u, s)` on one parameter: gradient, parameter, 
 A subclass names its kernel `rule`, and says by `start` what its state starts at.
 """
 
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -165,7 +166,9 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
 
 
 def _number(value):
-    return value.item() if isinstance(value, Tensor) else value
+    """A hyper-parameter as kernels take it: a number as a float (an int has no −0), a flag as it is."""
+    value = value.item() if isinstance(value, Tensor) else value
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
 
 
 def _step_dtype() -> torch.dtype:

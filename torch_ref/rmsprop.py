@@ -41,7 +41,7 @@ def step(g, p, s, h):
         variance = v - a * a
     avg = nx.sqrt(variance) + h.eps
     if not h.momentum:
-        return -h.lr * g / avg, State(v, None, a)
+        return -(h.lr * g / avg), State(v, None, a)
     b = h.momentum * s.momentum_buffer + g / avg
     return -h.lr * b, State(v, b, a)
 

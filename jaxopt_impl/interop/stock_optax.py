@@ -81,6 +81,8 @@ def from_optax(
         raise ValueError(f"from_optax: one step is needed; got {', '.join(map(str, counts))}.")
     if name == "rmsprop" and "momentum_buffer" in found:
         found["momentum_buffer"] = jax.tree.map(lambda trace: _divided(trace, learning_rate), found["momentum_buffer"])
+    if name == "sgd" and "momentum_buffer" in found and not counts[0]:  # optax's starts at 0, ours at -0
+        found["momentum_buffer"] = jax.tree.map(lambda trace: jnp.full_like(trace, -0.0), found["momentum_buffer"])
     arguments: dict[str, Any] = {"learning_rate": 1.0 if learning_rate is None else learning_rate}
     if "max_exp_avg_sq" in found:
         arguments["amsgrad"] = True
