@@ -3,6 +3,8 @@
 import math
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -64,7 +66,7 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int,
             progress.update(bar, description=f"{row}, {name}")
             once = {key: ask(side, "time", key, 1) for key, (side, _) in found.items()}
             once = {key: ask(side, "time", key, 1) if once[key] < SLOW else once[key] for key, (side, _) in found.items()}  # now warm
-            repeat = {key: max(1, math.ceil(LEAST / seconds)) for key, seconds in once.items()}
+            repeat = {key: lasting(partial(ask, side, "time", key)) if once[key] < LEAST else 1 for key, (side, _) in found.items()}
             seconds: dict[str, list[float]] = {key: [] for key in found}
             for i in range(_rounds(name, rounds)):
                 for side in list(sides)[:: 1 if i % 2 else -1]:
@@ -87,6 +89,14 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int,
     for connection in sides.values():
         connection.send(None)
     return done
+
+
+def lasting(take: Callable[[int], float]) -> int:
+    """How many steps it takes to last `LEAST`, `take(steps)` being the seconds of each. Tried, not divided: one step alone is mostly its start."""
+    steps = 1
+    while steps * (seconds := min(take(steps) for _ in range(TAKES))) < LEAST:
+        steps = max(2 * steps, math.ceil(LEAST / seconds))
+    return steps
 
 
 def _rounds(workload: str, rounds: int) -> int:

@@ -51,6 +51,16 @@ def test_a_case_is_timed_in_both_processes(monkeypatch):
     assert one["implementations"]["torch fused"]["traffic_bytes"] == pytest.approx(28, rel=0.01)
 
 
+@pytest.mark.parametrize("start", [0.0, 0.0005, 0.02])
+@pytest.mark.parametrize("step", [0.00007, 0.003])
+def test_a_take_lasts(step, start):
+    """Whatever the first step costs: else a take of few steps is compared with one of many."""
+    take = lambda steps: (start + steps * step) / steps  # noqa: E731
+    steps = measuring.lasting(take)
+    assert steps * take(steps) >= measuring.LEAST
+    assert steps == 1 or steps // 2 * take(steps // 2) < 2 * measuring.LEAST
+
+
 def dies(connection, side, threads, compiled):
     """In the place of `serve`: torch's process ends at its first request."""
     serve(connection, side, threads, compiled) if side == "jax" else connection.recv()
