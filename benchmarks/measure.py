@@ -92,7 +92,7 @@ def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int,
 
 
 def lasting(take: Callable[[int], float]) -> int:
-    """How many steps it takes to last `LEAST`, `take(steps)` being the seconds of each. Tried, not divided: one step alone is mostly its start."""
+    """How many steps last `LEAST`, `take(steps)` being the seconds of each. Tried, not divided: one step alone is mostly its start."""
     steps = 1
     while steps * (seconds := min(take(steps) for _ in range(TAKES))) < LEAST:
         steps = max(2 * steps, math.ceil(LEAST / seconds))

@@ -62,7 +62,7 @@ def sgd(
 
     Args:
         learning_rate: η >= 0; a float, or a schedule `count -> float`.
-        momentum: μ >= 0, finite; 0 keeps no buffer.
+        momentum: μ >= 0; 0 keeps no buffer. (∞ would make NaN of b₀ = −0.)
         dampening: τ.
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         nesterov: look ahead; needs momentum > 0 and dampening = 0.
