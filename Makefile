@@ -22,11 +22,11 @@ lint: $(VENV)/.installed
 
 exhaustive: $(VENV)/.installed  ## every row x dtype x stream x context, on every size of leaf; about 20 minutes
 	mkdir -p out
-	$(PYTEST) --exhaustive parity_tests/test_contexts.py --durations=5 2>&1 | tee out/exhaustive.log
+	$(PYTEST) --exhaustive parity_tests/parity/test_contexts.py --durations=5 2>&1 | tee out/exhaustive.log
 
 newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed hashes, and the canaries
-	$(NEWEST)/bin/optparity golden check parity_tests/golden.json
-	$(NEWEST)/bin/python -m pytest parity_tests/test_canaries.py -k "not torch"
+	$(NEWEST)/bin/optparity golden check optparity/parity/golden.json
+	$(NEWEST)/bin/python -m pytest parity_tests/parity/test_canaries.py -k "not torch"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

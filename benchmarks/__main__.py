@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from parity_tests.harness.table import DTYPES, OPTIMIZERS, ROWS, Row
+from optparity.registry import DTYPES, OPTIMIZERS, ROWS, Row
 
 from .measure import WORKLOADS, measure
 from .report import compared, draw, table

@@ -70,8 +70,6 @@ def run(task: str, folder: str, gigabytes: float) -> None:
     import safetensors.numpy  # noqa: F401
     import torch  # noqa: F401
 
-    from parity_tests import convert  # noqa: F401
-
     prepared = TASKS[task](Path(folder), gigabytes)
     start = time.perf_counter()
     if prepared is not None:
@@ -98,7 +96,7 @@ def _make(folder: Path, gigabytes: float) -> None:
 
 def _converted(source: str, target: str) -> Callable[[Path, float], Callable[[], None]]:
     def prepare(folder, gigabytes):
-        from parity_tests import convert
+        from optparity.checkpoints import convert
 
         def task():
             convert.write(convert.read(folder / source, convert.Given("Adam")), folder / target, force=True)
@@ -112,7 +110,7 @@ def _orbax_save(folder: Path, gigabytes: float) -> Callable[[], None]:
     import numpy as np
     import orbax.checkpoint as ocp
 
-    from parity_tests import convert
+    from optparity.checkpoints import convert
 
     def copied(tree):
         return {key: copied(value) for key, value in tree.items()} if isinstance(tree, dict) else np.array(tree)

@@ -13,9 +13,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxopt_impl.accounting import state
-from parity_tests.harness.bits import ulp_distance
-from parity_tests.harness.table import Row
+from optparity.accounting import state
+from optparity.parity.bits import ulp_distance
+from optparity.registry import Row
 
 from .runs import fail
 from .sides import COPY, serve

@@ -20,8 +20,8 @@ from rich.progress import track
 from rich.table import Table
 
 from jaxopt_impl import pack, unpack
-from jaxopt_impl.accounting import state
-from parity_tests.harness.table import OPTIMIZERS, ROWS, Row
+from optparity.accounting import state
+from optparity.registry import OPTIMIZERS, ROWS, Row
 
 from .report import spread
 from .runs import about, fail, folder, write

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from parity_tests.files import replacing
+from optparity._files import replacing
 
 from . import packing as packed
 from .report import HEADERS, cells, compared, draw, quartiles, spread

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 from rich.table import Table
 
-from parity_tests.files import replacing
+from optparity._files import replacing
 
 from .measure import OURS
 

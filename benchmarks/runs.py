@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import jax
 import typer
 
-from parity_tests.doctor import machine
-from parity_tests.files import replacing
+from optparity._files import replacing
+from optparity.doctor import machine
 
 ABOUT = ("device", "threads", "dtype", "commit", "load", "when", "versions")
 

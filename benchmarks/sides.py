@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from parity_tests.harness.table import OPTIMIZERS, Row
+from optparity.registry import OPTIMIZERS, Row
 
 CHECKED = (4099,)  # the shape on which the bits are compared
 CHECKED_STEPS = 10
@@ -204,7 +204,7 @@ class InTorch:
         return found
 
     def _optimizers(self, row: Row, params: list[np.ndarray], gradients: list[np.ndarray]) -> Iterator[tuple[str, Any]]:
-        from parity_tests.harness.torch_side import from_numpy
+        from optparity.parity.torch_side import from_numpy
 
         stock = getattr(self.torch.optim, OPTIMIZERS[row.optimizer].stock_torch)
         makers = {"torch_ref": row.torch}
@@ -247,7 +247,7 @@ class InTorch:
 
     def ends(self, row: Row, dtype: str) -> dict[str, np.ndarray]:
         """The parameters of each after some steps on a small leaf."""
-        from parity_tests.harness.torch_side import to_numpy
+        from optparity.parity.torch_side import to_numpy
 
         found = {}
         for name, optimizer in self._optimizers(row, *_start([CHECKED], dtype)):

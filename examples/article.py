@@ -6,7 +6,7 @@ The JAX twin is article_jax.py: the same steps in the same order.
 import torch
 from torch.nn import functional as F
 
-from parity_tests.models.in_torch import Cruncher
+from optparity.models.in_torch import Cruncher
 from torch_ref import AdaGrad
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxopt_impl import adagrad
-from parity_tests.models import weights
-from parity_tests.models.in_flax import Cruncher
+from optparity.models import weights
+from optparity.models.in_flax import Cruncher
 
 
 def shapes(optimizer):

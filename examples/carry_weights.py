@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from parity_tests.models import in_flax, in_torch, weights
+from optparity.models import in_flax, in_torch, weights
 
 sizes = {"vocab_size": 92, "block_size": 64, "n_layer": 2, "n_head": 4, "n_embd": 64}
 module = in_torch.GPT(**sizes)

@@ -7,7 +7,7 @@ import torch
 from flax import nnx
 from optax import apply_updates
 
-from jaxopt_impl import interop
+from optparity import interop
 
 
 def batch(step):

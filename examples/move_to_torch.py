@@ -8,7 +8,8 @@ from flax import nnx
 from optax import apply_updates
 
 import torch_ref
-from jaxopt_impl import adamw, interop
+from jaxopt_impl import adamw
+from optparity import interop
 
 
 def batch(step):

@@ -7,8 +7,7 @@ import torch
 
 import jaxopt_impl
 import torch_ref
-
-from .harness.table import in_torch
+from optparity.registry import in_torch
 
 NAN = float("nan")
 ARGUMENTS = [

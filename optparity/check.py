@@ -1,0 +1,140 @@
+"""The main job: every optimizer, row and stream through both packages, and how far the stock implementations are from them."""
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+import jax
+
+from .parity.compare import compare_all
+from .parity.reports import Report
+from .parity.streams import STREAMS, gradients, parameters
+from .registry import HALVES, ROWS, Row
+
+REAL = "digits"
+ELEMENTS = 1003
+OURS = "jaxopt_impl"
+STOCK = ("torch.optim", "optax")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row on one stream."""
+
+    row: Row
+    stream: str
+    dtype: str
+    steps: int
+    seed: int = 0
+    with_stock: bool = True  # whether the stock implementations are measured as well
+
+
+@dataclass
+class Result:
+    """What a trial found: reports against torch_ref by name, and the held-out accuracy where the stream is the digits."""
+
+    trial: Trial
+    reports: dict[str, Report] = field(default_factory=dict)
+    accuracy: float | None = None
+
+    @property
+    def ours(self) -> Report:
+        return self.reports[OURS]
+
+    def to_dict(self) -> dict:
+        """All of it, for JSON."""
+        trial = self.trial
+        return {
+            "optimizer": trial.row.optimizer,
+            "row": trial.row.label,
+            "arguments": trial.row.arguments,
+            "stream": trial.stream,
+            "dtype": trial.dtype,
+            "steps": self.ours.steps,
+            "seed": trial.seed,
+            "accuracy": self.accuracy,
+            "against torch_ref": {
+                name: {
+                    "identical": report.identical,
+                    "compared": report.compared,
+                    "elements": report.elements,
+                    "differing": report.differing,
+                    "max_ulp": report.ulp,
+                    "first_difference": None if report.identical else str(report.first_difference),
+                }
+                for name, report in self.reports.items()
+            },
+        }
+
+
+def trials(names: list[str], streams: list[str], dtypes: list[str], steps: int | None, seed: int) -> list[Trial]:
+    """Every row of the named optimizers on every stream; the stock implementations on the real one, or on the last if that is left out."""
+    drift = REAL if REAL in streams else streams[-1]
+    return [
+        Trial(row, stream, dtype, steps or default_steps(stream, dtype), seed, with_stock=stream == drift)
+        for row in ROWS
+        if row.optimizer in names
+        for dtype in dtypes
+        if dtype in row.dtypes
+        for stream in streams
+    ]
+
+
+def default_steps(stream: str, dtype: str) -> int:
+    """What fits into the five minutes that the whole table may take."""
+    if stream == REAL:
+        return 100 if dtype in HALVES else 1000
+    return 100
+
+
+def run(trials: list[Trial], jobs: int = 1) -> Iterator[Result]:
+    """The result of each trial, in their order, as it ends; computed in so many processes."""
+    groups = [list(group) for _, group in itertools.groupby(trials, lambda trial: (trial.row, trial.dtype))]
+    if jobs == 1 or len(groups) == 1:
+        yield from itertools.chain.from_iterable(map(_run_group, groups))
+        return
+    with ProcessPoolExecutor(min(jobs, len(groups)), get_context("spawn")) as pool:
+        try:
+            for results in pool.map(_run_group, groups):
+                yield from results
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _run_group(trials: list[Trial]) -> list[Result]:
+    """The trials of one row and dtype, which share their compilations."""
+    with warnings.catch_warnings(), jax.enable_x64(trials[0].dtype == "float64"):
+        warnings.filterwarnings("ignore", message=".* is 0 in float16")  # its NaNs are compared like other bits
+        return [_run(trial) for trial in trials]
+
+
+def _run(trial: Trial) -> Result:
+    row, result, last = trial.row, Result(trial), {}
+    if trial.stream == REAL:
+        from .parity.digits import Digits
+
+        digits = Digits(trial.dtype, trial.seed, ascend=row.arguments.get("maximize", False))
+        params, source = digits.params, digits.gradient
+    else:
+        digits = None
+        params = parameters({"w": (ELEMENTS,)}, trial.dtype, trial.seed)
+        source = gradients(trial.stream, params, trial.seed)
+    result.reports = compare_all(
+        {OURS: row.tx, **({"optax": row.stock_tx} if trial.with_stock else {})},
+        {"torch_ref": row.torch, **({"torch.optim": row.stock_torch} if trial.with_stock else {})},
+        params,
+        source,
+        steps=trial.steps,
+        context="train_step",
+        after_step=lambda step, params: last.update(params=params),
+    )
+    if digits:
+        result.accuracy = digits.accuracy(jax.tree.unflatten(jax.tree.structure(params), last["params"]))
+    return result
+
+
+STREAM_NAMES = [*STREAMS, REAL]

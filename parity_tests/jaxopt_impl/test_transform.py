@@ -1,0 +1,301 @@
+"""Good citizens of optax: every wrapper, every kind of tree, one compilation, state where the leaves are."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import jaxopt_impl
+from optparity.parity.bits import differing
+from optparity.parity.contexts import _on_mesh
+from optparity.registry import OPTIMIZERS, ROWS
+
+DEFAULTS = [row for row in ROWS if row.label == "default"]
+FULL = [row for row in ROWS if row.label in ("nesterov, all", "all", "all, outside")]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    weight: Any
+    bias: Any
+
+
+def params():
+    rng = np.random.default_rng(0)
+    x = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    return {"a": Layer(x(3, 4), None), "b": (x(5), [x(), jnp.zeros((0, 2))]), "c": {}}
+
+
+def grads(seed=1):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), jnp.float32), params())
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
+        assert not differing(np.asarray(x), np.asarray(y)).any()
+
+
+def walk(tx, steps=4, p=None, wrap=jax.jit):
+    p = params() if p is None else p
+    state, update, seen = tx.init(p), wrap(tx.update), []
+    for t in range(steps):
+        u, state = update(jax.tree.map(lambda x, t=t: x * (t + 1), grads()), state, p)
+        p = optax.apply_updates(p, u)
+        seen.append(p)
+    return seen, state
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_any_tree_and_the_alone_leaf_agree(row):
+    """None, (), empty and nested leaves; a leaf's bits do not depend on its company."""
+    seen, state = walk(row.tx)
+    p, g = params(), grads()
+    alone, s = p["b"][0], row.tx.init(p["b"][0])
+    for t in range(4):
+        u, s = jax.jit(row.tx.update)(g["b"][0] * (t + 1), s, alone)
+        alone = optax.apply_updates(alone, u)
+    same(alone, seen[-1]["b"][0])
+    assert int(state.step) == 4
+    assert state.step.dtype == jnp.int32
+    empty = row.tx.init({})
+    assert row.tx.update({}, empty, {})[0] == {}
+
+
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_inside_the_wrappers_of_optax(row):
+    """chain, partition, masked, MultiSteps(1), apply_if_finite, named_chain: the same bits as alone."""
+    expected, _ = walk(row.tx)
+    everything = lambda tree: jax.tree.map(lambda _: True, tree)  # noqa: E731
+    wrapped = {
+        "chain": optax.chain(optax.identity(), row.tx),
+        "named_chain": optax.named_chain(("rule", row.tx)),
+        "masked": optax.masked(row.tx, everything),
+        "partition": optax.partition({"all": row.tx}, lambda tree: jax.tree.map(lambda _: "all", tree)),
+        "apply_if_finite": optax.apply_if_finite(row.tx, 3),
+        "MultiSteps": optax.MultiSteps(row.tx, 1).gradient_transformation(),
+        "with_extra_args_support": optax.with_extra_args_support(row.tx),
+    }
+    with jax.numpy_dtype_promotion("standard"):  # optax's own wrappers promote
+        for tx in wrapped.values():
+            same(walk(tx)[0], expected)
+
+
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_masked_and_partitioned_leaves(row):
+    """A masked leaf passes through; a frozen partition stays; the others have the bits that they have alone."""
+    expected, _ = walk(row.tx)
+    labels = {"a": "ours", "b": "frozen", "c": "frozen"}
+    seen, state = walk(optax.partition({"ours": row.tx, "frozen": optax.set_to_zero()}, labels))
+    same(seen[-1]["a"], expected[-1]["a"])
+    same(seen[-1]["b"], params()["b"])
+    assert not any(isinstance(leaf, optax.MaskedNode) for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("row", DEFAULTS, ids=str)
+def test_lookahead(row):
+    tx = optax.lookahead(row.tx, sync_period=2, slow_step_size=0.5)
+    p = optax.LookaheadParams.init_synced(params())
+    state = tx.init(p)
+    with jax.numpy_dtype_promotion("standard"):  # lookahead's own arithmetic promotes
+        for _ in range(2):
+            updates, state = jax.jit(tx.update)(grads(), state, p)
+            p = optax.apply_updates(p, updates)
+    assert int(state.fast_state.step) == 2
+
+
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_every_number_can_be_injected(row):
+    """`inject_hyperparams` with each numeric argument: the bits of the float32 values, and no recompilation when they change."""
+    tx = optax.inject_hyperparams(jaxopt_impl.OPTIMIZERS[row.optimizer])(**row.arguments)
+    as_float32 = {k: float(np.float32(v)) if isinstance(v, float) else v for k, v in row.arguments.items()}
+    state = tx.init(params())
+    numeric = {k for k, v in as_float32.items() if not isinstance(v, bool)}
+    assert numeric <= set(state.hyperparams)
+    p, q = params(), params()
+    expected = jaxopt_impl.OPTIMIZERS[row.optimizer](**as_float32)
+    expected_state, update = expected.init(q), jax.jit(tx.update)
+    for _ in range(4):
+        u, state = update(grads(), state, p)
+        p = optax.apply_updates(p, u)
+        v, expected_state = jax.jit(expected.update)(grads(), expected_state, q)
+        q = optax.apply_updates(q, v)
+        same(p, q)
+    state.hyperparams["learning_rate"] = jnp.asarray(0.5, jnp.float32)
+    update(grads(), state, p)
+    assert update._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_schedule_is_called_with_the_count_before_the_step(name):
+    make = jaxopt_impl.OPTIMIZERS[name]
+    seen, _ = walk(make(lambda count: jnp.where(count < 2, 0.5, 0.25)))
+    p, state = params(), make(0.5).init(params())
+    for t in range(4):
+        tx = make(0.5 if t < 2 else 0.25)
+        u, state = tx.update(jax.tree.map(lambda x, t=t: x * (t + 1), grads()), state, p)
+        p = optax.apply_updates(p, u)
+        same(p, seen[t])
+
+
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_tree_map_params(row):
+    """optax.tree.map_params finds the state's copies of the parameters, and leaves the counter."""
+    _, state = walk(row.tx)
+    doubled = optax.tree.map_params(row.tx, lambda x: 2 * x, state, transform_non_params=lambda x: x)
+    same(doubled, jax.tree.map(lambda x: x if x.dtype == jnp.int32 else 2 * x, state))
+
+
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_a_leaf_without_gradient_is_skipped(row):
+    """Its update is None, which apply_updates does not take for a change, and its state stays."""
+    p, g = {"a": jnp.ones(3), "b": jnp.ones(3)}, {"a": jnp.ones(3), "b": None}
+    state = row.tx.init(p)
+    u, after = jax.jit(row.tx.update)(g, state, p)
+    assert u["b"] is None
+    for field, value in after._asdict().items():
+        if field != "step" and value is not None:
+            same(value["b"], getattr(state, field)["b"])
+            assert differing(np.asarray(value["a"]), np.asarray(getattr(state, field)["a"])).any()
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_one_compilation(row):
+    step = jax.jit(lambda p, s, g: row.tx.update(g, s, p))
+    p = {"w": jnp.ones(8), "weak": jnp.asarray(1.0)}
+    state = row.tx.init(p)
+    for _ in range(3):
+        _, state = step(p, state, {"w": jnp.ones(8), "weak": jnp.ones(())})
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("row", DEFAULTS, ids=str)
+def test_leaves_of_a_shape_are_traced_once(row):
+    """So that a thousand of them do not take a thousand times as long."""
+    p = [jnp.ones(8), jnp.ones(8), jnp.ones(8), jnp.ones(9)]
+    text = jax.jit(row.tx.update).lower(p, row.tx.init(p), p).as_text()
+    assert text.count("func.func private @step_leaf") == 2
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_run_time_numbers_are_rounded_once_for_all_leaves(row):
+    tx, p = exact(row, lambda count: 0.1 / (count + 1).astype(jnp.float32)), jnp.ones(8)
+    text = jax.jit(tx.update).lower(p, tx.init(p), p).as_text()
+    outside, inside = text.split("func.func private @step_leaf")
+    rounding = "(tensor<f64>) -> tensor<f32>"
+    assert rounding in outside
+    assert rounding not in inside.split("func.func private")[0]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_one_compilation_and_state_where_the_leaves_are_when_sharded(row):
+    p = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
+    g = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
+    state = row.tx.init(p)
+    mesh = p["spread"].sharding.mesh
+    assert state.step.sharding == NamedSharding(mesh, PartitionSpec())
+    step = jax.jit(lambda p, s, g: row.tx.update(g, s, p), donate_argnums=1)
+    for _ in range(3):
+        for field, value in state._asdict().items():
+            if field != "step" and value is not None:
+                assert value["spread"].sharding.is_equivalent_to(p["spread"].sharding, 1)
+                assert value["whole"].sharding.is_equivalent_to(p["whole"].sharding, 1)
+        _, state = step(p, state, g)
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("row", DEFAULTS, ids=str)
+def test_a_device_that_is_not_the_default(row):
+    p = jax.device_put({"w": jnp.ones(8)}, jax.devices()[1])
+    state, step = row.tx.init(p), jax.jit(lambda g, s, p: row.tx.update(g, s, p))
+    for _ in range(3):
+        _, state = step(p, state, p)
+    assert step._cache_size() == 1
+    assert state.step.devices() == {jax.devices()[1]}
+
+
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_saved_and_restored(row):
+    """The state is a NamedTuple of arrays: through NumPy and back, mid-run, to the same bits."""
+    expected, _ = walk(row.tx)
+    p, state = params(), row.tx.init(params())
+    for t in range(4):
+        u, state = jax.jit(row.tx.update)(jax.tree.map(lambda x, t=t: x * (t + 1), grads()), state, p)
+        p = optax.apply_updates(p, u)
+        p, state = jax.tree.map(lambda x: jnp.asarray(np.array(x)), (p, state))
+        same(p, expected[t])
+
+
+@pytest.mark.parametrize(("row", "dtype"), [*((row, "float32") for row in ROWS), *((row, "float64") for row in FULL)], ids=str)
+def test_differentiable(row, dtype):
+    """grad and jvp through five unrolled steps, by learning rate and parameters, agree with those of the same rule unfenced, to 1e-6."""
+    fenced, plain = (lambda lr, p, make=make: final_loss(make(row, lr), p) for make in (exact, unfenced))
+    p = jnp.linspace(0.5, 1.5, 5, dtype=dtype)
+    lr = jnp.asarray(0.05, dtype)
+    got, expected = (jax.grad(f, (0, 1))(lr, p) for f in (fenced, plain))
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        assert np.all(ours != 0)
+    tangents = (jnp.asarray(0.7, dtype), jnp.linspace(-0.3, 1.1, 5, dtype=dtype))
+    got, expected = (jax.jvp(f, (lr, p), tangents)[1] for f in (fenced, plain))
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    assert np.isfinite(got)
+    assert got != 0
+
+
+def final_loss(tx, p):
+    state = tx.init(p)
+    for _ in range(5):
+        g = jax.grad(lambda p: jnp.sum(jnp.cos(p)))(p)
+        u, state = tx.update(g, state, p)
+        p = optax.apply_updates(p, u)
+    return jnp.sum(p**2)
+
+
+def exact(row, lr):
+    return jaxopt_impl.OPTIMIZERS[row.optimizer](**{**row.arguments, "learning_rate": lr})
+
+
+def unfenced(row, lr):
+    """The same kernel on bare arrays, in the same shell."""
+    import importlib
+
+    module = importlib.import_module(jaxopt_impl.OPTIMIZERS[row.optimizer].__module__)
+    tx = exact(row, lr)
+    arguments = {**row.arguments, "learning_rate": lr}
+
+    class Bare:
+        where, maximum = staticmethod(jnp.where), staticmethod(jnp.maximum)
+        sqrt = staticmethod(lambda x: math.sqrt(x) if isinstance(x, float) else jnp.sqrt(x))
+        power = staticmethod(lambda base, t: base**t)
+
+    bare = lambda f: type(f)(f.__code__, {**vars(module), "nx": Bare})  # noqa: E731
+    step, at_step = bare(module.step), bare(module.at_step) if hasattr(module, "at_step") else lambda h: h
+    names = {"learning_rate": "lr"}
+    given = {names.get(k, k): v for k, v in arguments.items()}
+    defaults = {f: row_default(module, row, f) for f in module.Hyper._fields}
+
+    def update(g, state, p):
+        t = int(state.step) + 1  # nothing is compiled here: a number, so that the corrections are computed in float64
+        values = {**defaults, **given, "t": t, "first": t == 1, "decoupled_weight_decay": row.optimizer == "adamw"}
+        h = at_step(module.Hyper(**{field: values[field] for field in module.Hyper._fields}))
+        u, s = step(g, p, state, h)
+        return u, s._replace(step=jnp.asarray(t, jnp.int32))
+
+    return optax.GradientTransformation(tx.init, update)
+
+
+def row_default(module, row, field):
+    import inspect
+
+    parameters = inspect.signature(jaxopt_impl.OPTIMIZERS[row.optimizer]).parameters
+    return parameters[field].default if field in parameters else module.Hyper._field_defaults.get(field)
