@@ -9,13 +9,14 @@ drops a rounding or adds one. Three things stop it, and no other part of the pac
   A fenced product is no longer a product, so nothing merges with it; a fenced divisor is no longer a root.
 - A float32 array is divided by a scalar as a product with its reciprocal, both in float64: rounded, that is the quotient.
 
-An `Exact` remembers which operations its value could merge with (`merges`), and is fenced only where it meets one.
+An `Exact` remembers which operations XLA would fuse with its value (`Fuses`), and is fenced only before one of them.
 
 bfloat16 and float16 are computed in float32 and rounded after each operation, which is a fence by itself.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 import numbers
@@ -71,59 +72,65 @@ _round_float16.defjvp(lambda primals, tangents: (_round_float16(*primals), tange
 _ROUND = {"bfloat16": _round_bfloat16, "float16": _round_float16}
 
 
+class Fuses(enum.Flag):
+    """Operations that XLA would fuse with the one that made a value. A value is fenced only before one of these."""
+
+    NOTHING = 0
+    ADD = enum.auto()  # it is a product:           a*b + c       -> fma(a, b, c)
+    SCALE = enum.auto()  # it was scaled:           (a*2)*3       -> a*6
+    DIVIDE = enum.auto()  # it is a quotient:       (a/b)/c       -> a/(b*c)
+    DIVIDE_BY = enum.auto()  # it is a root:        a/sqrt(b)     -> a*rsqrt(b)
+    ADD_CONSTANT = enum.auto()  # it has a constant: (a + 1) + 2  -> a + 3
+    ANYTHING = ADD | SCALE | DIVIDE | DIVIDE_BY | ADD_CONSTANT
+
+
 class Exact:
-    """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first.
+    """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first."""
 
-    `merges` names what XLA would merge with this value: "+" an addition (or subtraction) of it, "*" a product with it, "/" a division
-    of it or by it, "r" a division by it (it is a root), "c" the addition of another constant.
-    """
-
-    __slots__ = ("dtype", "merges", "x")
+    __slots__ = ("dtype", "fuses", "x")
     __array_ufunc__ = None  # so that a NumPy number on the left leaves the operation to us
 
-    def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
-        self.x, self.merges, self.dtype = x, merges, dtype or x.dtype.name
+    def __init__(self, x: Any, fuses: Fuses = Fuses.ADD, dtype: str | None = None):
+        self.x, self.fuses, self.dtype = x, fuses, dtype or x.dtype.name
 
-    def apart(self, operation: str) -> jax.Array:
-        """The array, fenced if it could merge with the operation."""
-        return fence(self.x) if self.meets(operation) else self.x
+    def before(self, operation: Fuses) -> jax.Array:
+        """The array as the operation may take it: fenced if the two would fuse."""
+        return fence(self.x) if self.fuses & operation else self.x
 
-    def meets(self, operation: str) -> bool:
-        return bool(set(operation) & set(self.merges))
-
-    def then(self, x: jax.Array, merges: str) -> Exact:
+    def then(self, x: jax.Array, fuses: Fuses) -> Exact:
         """The result of an operation on this, rounded to this dtype."""
         if self.dtype in _ROUND:
-            return Exact(_ROUND[self.dtype](x), "", self.dtype)
-        return type(self)(x, merges, self.dtype)
+            return Exact(_ROUND[self.dtype](x), Fuses.NOTHING, self.dtype)
+        return type(self)(x, fuses, self.dtype)
 
     def __add__(self, other):
         a, b, like = _meet(self, other)
-        a, b, merges = _addends(a, b, minus=False)
-        return like.then(a + b, merges)
+        a, b, fuses = _addends(a, b, minus=False)
+        return like.then(a + b, fuses)
 
     def __sub__(self, other):
         a, b, like = _meet(self, other)
-        a, b, merges = _addends(a, b, minus=True)
-        return like.then(a - b, merges)
+        a, b, fuses = _addends(a, b, minus=True)
+        return like.then(a - b, fuses)
 
     def __mul__(self, other):
         a, b, like = _meet(self, other)
         scaled = a.x.ndim != b.x.ndim or not a.x.ndim  # only a scalar factor can be folded into the next one
-        return like.then(a.apart("*") * b.apart("*"), ("+*" if scaled else "+") + _if_dropped(1, a, b))
+        fuses = Fuses.ADD | Fuses.SCALE if scaled else Fuses.ADD
+        return like.then(a.before(Fuses.SCALE) * b.before(Fuses.SCALE), fuses | _if_dropped(1, a, b))
 
     def __truediv__(self, other):
         """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has another's sign."""
         a, b, like = _meet(self, other)
-        numerator = a.apart("/")
+        fuses, numerator = Fuses.DIVIDE | _if_dropped(1, a, b), a.before(Fuses.DIVIDE)
         if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
-            return like.then(divided_by_scalar(numerator, b.x), "/" + _if_dropped(1, a, b))
-        merging = b.meets("/r") or not b.x.ndim
+            return like.then(divided_by_scalar(numerator, b.x), fuses)
+        merging = b.fuses & (Fuses.DIVIDE | Fuses.DIVIDE_BY) or not b.x.ndim
         unknown = b.x if isinstance(numerator, np.ndarray) else numerator  # a constant's zero would be one too
-        return like.then(numerator / (b.x + signed_zero(unknown) if merging else b.x), "/" + _if_dropped(1, a, b))
+        return like.then(numerator / (b.x + signed_zero(unknown) if merging else b.x), fuses)
 
     def __neg__(self):
-        return type(self)(-self.x, self.merges.replace("/", ""), self.dtype)
+        return type(self)(-self.x, self.fuses & ~Fuses.DIVIDE, self.dtype)
 
     def __radd__(self, other):
         return self.constant(other) + self
@@ -139,7 +146,7 @@ class Exact:
 
     def constant(self, number) -> Exact:
         """A Python number in the dtype that this is computed in."""
-        return type(self)(np.asarray(number, self.x.dtype), "c", self.dtype)
+        return type(self)(np.asarray(number, self.x.dtype), Fuses.ADD_CONSTANT, self.dtype)
 
 
 class Scalar(Exact):
@@ -150,8 +157,8 @@ class Scalar(Exact):
 
     __slots__ = ("ahead",)
 
-    def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
-        super().__init__(x, merges, dtype)
+    def __init__(self, x: Any, fuses: Fuses = Fuses.ADD, dtype: str | None = None):
+        super().__init__(x, fuses, dtype)
         self.ahead: dict[str, jax.Array] = {}  # itself by dtype, where `round_ahead` was called
 
     def __neg__(self):
@@ -162,7 +169,7 @@ class Scalar(Exact):
     def rounded(self, like: Exact) -> Exact:
         """In the dtype that `like` is computed in."""
         to = like.x.dtype.name
-        return Exact(self.ahead[to] if to in self.ahead else self.rounded_to(to), "", like.dtype)
+        return Exact(self.ahead[to] if to in self.ahead else self.rounded_to(to), Fuses.NOTHING, like.dtype)
 
     def rounded_to(self, to: str) -> jax.Array:
         # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
@@ -181,30 +188,25 @@ def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
     return a, b.rounded(a), a
 
 
-def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, str]:
+def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, Fuses]:
     """The two arrays of a sum or difference, and what it could merge with.
 
     Where both are fenced, one zero does for both: -0 where their signs differ, added before a minus and subtracted before a plus. It may
     turn a -0 into +0, but never where the result is -0, which only -0 - +0 and -0 + -0 are. What a compiler knows of one addend (a
     constant's sign) does not take the fence from the other; but it must not know how the two signs go together.
     """
-    constants = [v for v in (a, b) if "c" in v.merges]
-    meets = "+c" if len(constants) == 2 else "+"
-    merges = ("c" if constants else "") + _if_dropped(0, a, b)
-    if a.meets(meets) and b.meets(meets) and a.x is not b.x:
+    addition = Fuses.ADD | (Fuses.ADD_CONSTANT & a.fuses & b.fuses)
+    fuses = (Fuses.ADD_CONSTANT & (a.fuses | b.fuses)) | _if_dropped(0, a, b)
+    if a.fuses & addition and b.fuses & addition and a.x is not b.x:
         zero = signed_zero(a.x, b.x)
-        return (a.x + zero, b.x + zero, merges) if minus else (a.x - zero, b.x - zero, merges)
-    return a.apart(meets), b.apart(meets), merges
+        return (a.x + zero, b.x + zero, fuses) if minus else (a.x - zero, b.x - zero, fuses)
+    return a.before(addition), b.before(addition), fuses
 
 
-def _if_dropped(number: int, a: Exact, b: Exact) -> str:
+def _if_dropped(number: int, a: Exact, b: Exact) -> Fuses:
     """What an operation could merge with beside its own: if one operand is a constant that XLA drops, whatever the other could."""
     dropped = any(isinstance(v.x, np.ndarray) and not v.x.ndim and v.x == number for v in (a, b))
-    return _either(a, b) if dropped else ""
-
-
-def _either(a: Exact, b: Exact) -> str:
-    return "".join(sorted({*a.merges, *b.merges}))
+    return a.fuses | b.fuses if dropped else Fuses.NOTHING
 
 
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -219,19 +221,19 @@ def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
 def sqrt(a):
     """The square root; of a Python number too."""
     if isinstance(a, Exact):
-        return a.then(jnp.sqrt(a.x), "r")
+        return a.then(jnp.sqrt(a.x), Fuses.DIVIDE_BY)
     return math.sqrt(a)
 
 
 def where(condition, a: Number, b: Number) -> Scalar:
     """One of two hyper-parameters, not of two leaves."""
-    a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), "c") for v in (a, b))
-    return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
+    a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), Fuses.ADD_CONSTANT) for v in (a, b))
+    return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
 
 
 def maximum(a: Exact, b: Exact) -> Exact:
     """The larger one; NaN if one is."""
-    return type(a)(jnp.maximum(a.x, b.x), _either(a, b), a.dtype)
+    return type(a)(jnp.maximum(a.x, b.x), a.fuses | b.fuses, a.dtype)
 
 
 def power(base, t):
@@ -272,7 +274,7 @@ def leaf(array: jax.Array, dtype: str) -> Exact:
     if own not in _ROUND:
         return Exact(array)
     wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
-    return Exact(wide, "", dtype)
+    return Exact(wide, Fuses.NOTHING, dtype)
 
 
 def array(a: Exact) -> jax.Array:
@@ -282,7 +284,7 @@ def array(a: Exact) -> jax.Array:
 
 def result(a: Exact, dtype: str | None = None) -> jax.Array:
     """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
-    return a.apart("+*/c").astype(dtype or a.dtype)
+    return a.before(Fuses.ANYTHING).astype(dtype or a.dtype)
 
 
 def known(value) -> float | None:
@@ -315,4 +317,4 @@ def scalar(value) -> Scalar | float:
     """A hyper-parameter as kernels take it: a Python number stays one, an array becomes a float64 `Scalar`."""
     if isinstance(value, numbers.Real):
         return value if isinstance(value, bool) else float(value)
-    return Scalar(barrier(jnp.asarray(value))[0].astype(jnp.float64), "")
+    return Scalar(barrier(jnp.asarray(value))[0].astype(jnp.float64), Fuses.NOTHING)
