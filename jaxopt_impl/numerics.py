@@ -84,6 +84,11 @@ class Fuses(enum.Flag):
     ANYTHING = ADD | SCALE | DIVIDE | DIVIDE_BY | ADD_CONSTANT
 
 
+# What still fuses when a half's result was rounded. Where a processor computes in float16 (AVX512-FP16), LLVM takes the conversions around
+# a product and a sum away, and contracts what is left: float16(float32(float16(a*b)) + c) -> fma(a, b, c). No processor adds in bfloat16.
+_UNDER_ROUNDING = {"bfloat16": Fuses.NOTHING, "float16": Fuses.ADD}
+
+
 class Exact:
     """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first."""
 
@@ -100,7 +105,7 @@ class Exact:
     def then(self, x: jax.Array, fuses: Fuses) -> Exact:
         """The result of an operation on this, rounded to this dtype."""
         if self.dtype in _ROUND:
-            return Exact(_ROUND[self.dtype](x), Fuses.NOTHING, self.dtype)
+            return Exact(_ROUND[self.dtype](x), fuses & _UNDER_ROUNDING[self.dtype], self.dtype)
         return type(self)(x, fuses, self.dtype)
 
     def __add__(self, other):
@@ -274,7 +279,7 @@ def leaf(array: jax.Array, dtype: str) -> Exact:
     if own not in _ROUND:
         return Exact(array)
     wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
-    return Exact(wide, Fuses.NOTHING, dtype)
+    return Exact(wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
 
 
 def array(a: Exact) -> jax.Array:
