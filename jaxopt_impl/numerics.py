@@ -9,7 +9,7 @@ drops a rounding or adds one. Three things stop it, and no other part of the pac
   A fenced product is no longer a product, so nothing merges with it; a fenced divisor is no longer a root.
 - A float32 array is divided by a scalar as a product with its reciprocal, both in float64: rounded, that is the quotient.
 
-An `Exact` remembers which operations XLA would fuse with its value (`Fuses`), and is fenced only before one of them.
+An `Rounded` remembers which operations XLA would fuse with its value (`Fuses`), and is fenced only before one of them.
 
 bfloat16 and float16 are computed in float32 and rounded after each operation, which is a fence by itself.
 """
@@ -89,7 +89,7 @@ class Fuses(enum.Flag):
 _UNDER_ROUNDING = {"bfloat16": Fuses.NOTHING, "float16": Fuses.ADD}
 
 
-class Exact:
+class Rounded:
     """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first."""
 
     __slots__ = ("dtype", "fuses", "x")
@@ -102,10 +102,10 @@ class Exact:
         """The array as the operation may take it: fenced if the two would fuse."""
         return fence(self.x) if self.fuses & operation else self.x
 
-    def then(self, x: jax.Array, fuses: Fuses) -> Exact:
+    def then(self, x: jax.Array, fuses: Fuses) -> Rounded:
         """The result of an operation on this, rounded to this dtype."""
         if self.dtype in _ROUND:
-            return Exact(_ROUND[self.dtype](x), fuses & _UNDER_ROUNDING[self.dtype], self.dtype)
+            return Rounded(_ROUND[self.dtype](x), fuses & _UNDER_ROUNDING[self.dtype], self.dtype)
         return type(self)(x, fuses, self.dtype)
 
     def __add__(self, other):
@@ -149,12 +149,12 @@ class Exact:
     def __rtruediv__(self, other):
         return self.constant(other) / self
 
-    def constant(self, number) -> Exact:
+    def constant(self, number) -> Rounded:
         """A Python number in the dtype that this is computed in."""
         return type(self)(np.asarray(number, self.x.dtype), Fuses.ADD_CONSTANT, self.dtype)
 
 
-class Scalar(Exact):
+class Scalar(Rounded):
     """A hyper-parameter known only at run time: float64 among its kind, rounded once where it meets a leaf.
 
     Needs `jax.enable_x64(True)` around it, which the shell provides.
@@ -171,19 +171,19 @@ class Scalar(Exact):
         negated.ahead = {to: -x for to, x in self.ahead.items()}
         return negated
 
-    def rounded(self, like: Exact) -> Exact:
+    def rounded(self, like: Rounded) -> Rounded:
         """In the dtype that `like` is computed in."""
         to = like.x.dtype.name
-        return Exact(self.ahead[to] if to in self.ahead else self.rounded_to(to), Fuses.NOTHING, like.dtype)
+        return Rounded(self.ahead[to] if to in self.ahead else self.rounded_to(to), Fuses.NOTHING, like.dtype)
 
     def rounded_to(self, to: str) -> jax.Array:
         # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
         return fence(fence(self.x).astype(to))
 
 
-def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
+def _meet(a: Rounded, b) -> tuple[Rounded, Rounded, Rounded]:
     """Both operands in one dtype, and the one of them that says what the result is."""
-    if not isinstance(b, Exact):
+    if not isinstance(b, Rounded):
         return a, a.constant(b), a
     if type(a) is type(b):
         return a, b, a
@@ -193,7 +193,7 @@ def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
     return a, b.rounded(a), a
 
 
-def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, Fuses]:
+def _addends(a: Rounded, b: Rounded, *, minus: bool) -> tuple[jax.Array, jax.Array, Fuses]:
     """The two arrays of a sum or difference, and what it could merge with.
 
     Where both are fenced, one zero does for both: -0 where their signs differ, added before a minus and subtracted before a plus. It may
@@ -208,7 +208,7 @@ def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, 
     return a.before(addition), b.before(addition), fuses
 
 
-def _if_dropped(number: int, a: Exact, b: Exact) -> Fuses:
+def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
     """What an operation could merge with beside its own: if one operand is a constant that XLA drops, whatever the other could."""
     dropped = any(isinstance(v.x, np.ndarray) and not v.x.ndim and v.x == number for v in (a, b))
     return a.fuses | b.fuses if dropped else Fuses.NOTHING
@@ -225,7 +225,7 @@ def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def sqrt(a):
     """The square root; of a Python number too."""
-    if isinstance(a, Exact):
+    if isinstance(a, Rounded):
         return a.then(jnp.sqrt(a.x), Fuses.DIVIDE_BY)
     return math.sqrt(a)
 
@@ -236,7 +236,7 @@ def where(condition, a: Number, b: Number) -> Scalar:
     return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
 
 
-def maximum(a: Exact, b: Exact) -> Exact:
+def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
     return type(a)(jnp.maximum(a.x, b.x), a.fuses | b.fuses, a.dtype)
 
@@ -273,26 +273,26 @@ def barrier(*arrays):
     return jax.tree.map(lax.optimization_barrier, arrays)  # one for each: a barrier for all would make each wait for the others
 
 
-def leaf(array: jax.Array, dtype: str) -> Exact:
+def wrap(array: jax.Array, dtype: str) -> Rounded:
     """An array as kernels take it, in its own dtype, or in a wider one for halves."""
     own = array.dtype.name
     if own not in _ROUND:
-        return Exact(array)
+        return Rounded(array)
     wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
-    return Exact(wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
+    return Rounded(wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
 
 
-def array(a: Exact) -> jax.Array:
+def unwrap(a: Rounded) -> jax.Array:
     """The array of a leaf, in its dtype."""
     return a.x.astype(a.dtype)
 
 
-def result(a: Exact, dtype: str | None = None) -> jax.Array:
+def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
     """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
     return a.before(Fuses.ANYTHING).astype(dtype or a.dtype)
 
 
-def known(value) -> float | None:
+def static_value(value) -> float | None:
     """A hyper-parameter's value, or None where only the run will tell: a schedule, a tracer, an array spread over hosts."""
     if isinstance(value, numbers.Real):
         return float(value)
@@ -305,7 +305,7 @@ def known(value) -> float | None:
     raise TypeError(f"a number is needed, not {value!r}")
 
 
-def off(value) -> bool:
+def is_static_zero(value) -> bool:
     """Whether a term is switched off: by a Python 0 or False only, never by what a traced hyper-parameter may hold."""
     return isinstance(value, numbers.Real) and not value
 

@@ -572,7 +572,7 @@ def test_state_of_float64_without_x64():
 
 
 def test_who_keeps_a_step_in_torch():
-    assert {name for name, optimizer in torch_ref.OPTIMIZERS.items() if not optimizer.counts} == set(_NO_STEP_IN_TORCH)
+    assert {name for name, optimizer in torch_ref.OPTIMIZERS.items() if not optimizer.has_step} == set(_NO_STEP_IN_TORCH)
 
 
 def test_state_of_any_optax_transform():

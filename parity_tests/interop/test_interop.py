@@ -77,7 +77,7 @@ def test_goes_on_with_the_same_bits(row, dtype):
         whole, other = TorchSide(row.torch, jax.tree.leaves(params)), None
         for t, gradient in enumerate(drawn):
             if t == BEFORE:
-                imported = interop.from_torch(whole.optimizer, params, step=None if whole.optimizer.counts else BEFORE)
+                imported = interop.from_torch(whole.optimizer, params, step=None if whole.optimizer.has_step else BEFORE)
                 state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), whole.optimizer.state_dict())
                 carried = JaxRun(imported.tx, dict(zip(params, whole.params(), strict=True)), imported.state)
                 other = TorchSide(row.torch, jax.tree.leaves(jax.tree.map(np.array, in_jax.params)))

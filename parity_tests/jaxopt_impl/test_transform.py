@@ -279,7 +279,7 @@ def unfenced(row, lr):
         power = staticmethod(lambda base, t: base**t)
 
     bare = lambda f: type(f)(f.__code__, {**vars(module), "nx": Bare})  # noqa: E731
-    step, at_step = bare(module.step), bare(module.at_step) if hasattr(module, "at_step") else lambda h: h
+    step, prepare = bare(module.step), bare(module.prepare) if hasattr(module, "prepare") else lambda h: h
     names = {"learning_rate": "lr"}
     given = {names.get(k, k): v for k, v in arguments.items()}
     defaults = {f: row_default(module, row, f) for f in module.Hyper._fields}
@@ -287,7 +287,7 @@ def unfenced(row, lr):
     def update(g, state, p):
         t = int(state.step) + 1  # nothing is compiled here: a number, so that the corrections are computed in float64
         values = {**defaults, **given, "t": t, "first": t == 1, "decoupled_weight_decay": row.optimizer == "adamw"}
-        h = at_step(module.Hyper(**{field: values[field] for field in module.Hyper._fields}))
+        h = prepare(module.Hyper(**{field: values[field] for field in module.Hyper._fields}))
         u, s = step(g, p, state, h)
         return u, s._replace(step=jnp.asarray(t, jnp.int32))
 

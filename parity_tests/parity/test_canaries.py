@@ -54,14 +54,14 @@ def test_scalars_keep_float64_until_they_meet_a_leaf(dtype):
 
     def step(a, b, lr, wd):
         with jax.enable_x64(True):
-            return nx.result(nx.Exact(a) + nx.scalar(lr) * nx.scalar(wd) * nx.Exact(b))
+            return nx.finish(nx.Rounded(a) + nx.scalar(lr) * nx.scalar(wd) * nx.Rounded(b))
 
     expected = a + np.asarray(float(lr) * float(wd), dtype) * b
     np.testing.assert_array_equal(np.asarray(jax.jit(step)(a, b, lr, wd)), expected)
 
     def added(a, lr, wd):
         with jax.enable_x64(True):
-            return nx.result(nx.Exact(a) + nx.scalar(lr) * nx.scalar(wd))
+            return nx.finish(nx.Rounded(a) + nx.scalar(lr) * nx.scalar(wd))
 
     expected = a + np.asarray(float(lr) * float(wd), dtype)
     np.testing.assert_array_equal(np.asarray(jax.jit(added)(a, lr, wd)), expected)
@@ -96,7 +96,7 @@ def test_an_array_of_constants_takes_no_fence_from_the_other_addend(expression, 
 
     @jax.jit
     def fenced(b, c):
-        return nx.result(expression(*(nx.leaf(x, dtype) for x in nx.barrier(jnp.full_like(b, k), b, c))))
+        return nx.finish(expression(*(nx.wrap(x, dtype) for x in nx.barrier(jnp.full_like(b, k), b, c))))
 
     with jax.enable_x64(dtype == "float64"):
         np.testing.assert_array_equal(np.asarray(fenced(b, c)), expression(np.full_like(b, k), b, c))
@@ -108,14 +108,14 @@ def test_one_zero_does_for_both_addends(minus, dtype):
     special = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan], dtype)
     a, b = (x.ravel() for x in np.meshgrid(special, special))
     with jax.enable_x64(dtype == "float64"), np.errstate(invalid="ignore"):
-        got = jax.jit(lambda a, b: nx.array(nx.Exact(a) - nx.Exact(b) if minus else nx.Exact(a) + nx.Exact(b)))(a, b)
+        got = jax.jit(lambda a, b: nx.unwrap(nx.Rounded(a) - nx.Rounded(b) if minus else nx.Rounded(a) + nx.Rounded(b)))(a, b)
         differ = differing(np.asarray(got), a - b if minus else a + b)
     assert not differ.any()
 
 
 def test_the_zero_of_a_constant_is_no_fence():
     """A leaf, and its sum with a constant, are each fenced by a zero of their own. Not every XLA would merge the two constants."""
-    step = lambda x: nx.array(0.3 + (nx.leaf(x, "float32") + 0.1))  # noqa: E731
+    step = lambda x: nx.unwrap(0.3 + (nx.wrap(x, "float32") + 0.1))  # noqa: E731
     text = jax.jit(step).lower(jax.ShapeDtypeStruct((8,), jnp.float32)).as_text()
     assert sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines()) == 2
 

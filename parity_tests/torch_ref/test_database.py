@@ -74,7 +74,7 @@ def test_inputs(stock, given):
     arguments = dict(given.kwargs)
     refused = [flag for flag in ("capturable", "differentiable") if arguments.get(flag)]
     if refused:
-        with pytest.raises(ValueError, match=rf"{PAIRS[stock].who}: {refused[0]}=True is not supported"):
+        with pytest.raises(ValueError, match=rf"{PAIRS[stock].name}: {refused[0]}=True is not supported"):
             PAIRS[stock]([torch.nn.Parameter(torch.ones(2))], **arguments)
         return
     make, loss = problem()
@@ -126,7 +126,7 @@ def test_flags_of_torch_optim(ours):
         walk(ours(flagged, **{flag: True}), flagged, loss, 3)
         assert all(torch.equal(x, y) for x, y in zip(plain, flagged, strict=True))
     for flag in set(flags) - {"foreach", "fused"}:
-        with pytest.raises(ValueError, match=f"{ours.who}: {flag}=True is not supported"):
+        with pytest.raises(ValueError, match=f"{ours.name}: {flag}=True is not supported"):
             ours(make(), **{flag: True})
     params = make()
     optimizer = ours(params)
