@@ -7,6 +7,4 @@ from .packing import pack, unpack
 from .rmsprop import rmsprop
 from .sgd import sgd
 
-OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
-
-__all__ = ["OPTIMIZERS", "adagrad", "adam", "adamw", "momentum", "pack", "rmsprop", "sgd", "unpack"]
+__all__ = ["adagrad", "adam", "adamw", "momentum", "pack", "rmsprop", "sgd", "unpack"]

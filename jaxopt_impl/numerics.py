@@ -232,8 +232,8 @@ def sqrt(a):
 
 def where(condition, a: Number, b: Number) -> Scalar:
     """One of two hyper-parameters, not of two leaves."""
-    a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), Fuses.ADD_CONSTANT) for v in (a, b))
-    return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
+    x, y = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), Fuses.ADD_CONSTANT) for v in (a, b))
+    return Scalar(lax.select(condition, jnp.asarray(x.x), jnp.asarray(y.x)), x.fuses | y.fuses)
 
 
 def maximum(a: Rounded, b: Rounded) -> Rounded:

@@ -5,7 +5,7 @@ A kernel is `step(g, p, s, h) -> (u, s)` on one leaf: gradient, parameter (None 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,7 +27,7 @@ def transform(
     step: Callable,
     hyper: Any,
     make_state: Callable[..., Any],
-    initial_values: dict[str, float | None],
+    initial_values: Mapping[str, float | None],
     *,
     prepare: Callable[[Any], Any] = lambda h: h,
     accumulator_dtype: Any = None,
@@ -56,7 +56,7 @@ class _Shell:
     step: Callable
     hyper: Any
     make_state: Callable[..., Any]
-    initial_values: dict[str, float | None]
+    initial_values: Mapping[str, float | None]
     prepare: Callable[[Any], Any]
     accumulator: str | None
 

@@ -1,6 +1,6 @@
 """The rules once more, by people who have not read the kernels: one rounding per operation, done by MPFR, number by number.
 
-`RULES[name](numbers, g, p, state, t, **arguments) -> (u, state)` is written over any kind of number, and two kinds are here:
+Each optimizer is a function of its name, `rule(g, p, state, t, **arguments) -> (u, state)`, over any kind of number. Two kinds are here:
 - `Rounded`: a number of float32 or float64 that rounds each result to nearest-even, and flushes what is too small. It says what the
   right bits are.
 - `Bounded`: the exact value (400 bits) with a bound on the error that `Rounded` can have collected on its way there. It says that the
@@ -270,12 +270,9 @@ def _gradient(g, p, weight_decay, maximize):
     return g + weight_decay * p if weight_decay else g
 
 
-RULES = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
-
-
 def walk(kind: type, optimizer: str, arguments: dict, params: np.ndarray, gradients: list[np.ndarray]) -> list[tuple[list, dict]]:
     """Parameters and state after each step, as lists of numbers of a kind, `Rounded` or `Bounded`."""
-    own = FORMATS[params.dtype.name]
+    own, rule = FORMATS[params.dtype.name], globals()[optimizer]
     arguments = dict(arguments)
     wide = FORMATS[arguments.pop("accumulator_dtype", params.dtype.name)]
     zeros = collections.defaultdict(lambda: kind(0, wide))  # what every average starts at
@@ -284,7 +281,7 @@ def walk(kind: type, optimizer: str, arguments: dict, params: np.ndarray, gradie
     for t, gradient in enumerate(gradients, 1):
         for i, (g, (p, state)) in enumerate(zip(gradient.tolist(), elements, strict=True)):
             at_p = p if wide is own else p.into(wide)
-            u, state = RULES[optimizer](kind(g, wide), at_p, state, t, **arguments)
+            u, state = rule(kind(g, wide), at_p, state, t, **arguments)
             elements[i] = (p + (u if wide is own else u.into(own)), state)
         seen.append(([p for p, _ in elements], {field: [s[field] for _, s in elements] for field in elements[0][1]}))
     return seen

@@ -7,6 +7,4 @@ from .rmsprop import RMSprop
 from .schedule import ScheduleLR
 from .sgd import SGD
 
-OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adagrad": AdaGrad, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
-
-__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "RMSprop", "ScheduleLR"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "RMSprop", "ScheduleLR"]

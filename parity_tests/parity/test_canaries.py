@@ -12,7 +12,7 @@ import jaxopt_impl
 from jaxopt_impl import numerics as nx
 from optparity.parity import canaries
 from optparity.parity.bits import differing
-from optparity.registry import ROWS
+from optparity.registry import OPTIMIZERS, ROWS
 
 VERSION = ".".join(jax.__version__.split(".")[:2])
 
@@ -120,64 +120,16 @@ def test_the_zero_of_a_constant_is_no_fence():
     assert sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines()) == 2
 
 
-FENCES = {  # how many signed zeros the lowered step of a row holds
-    "sgd: default": 1,
-    "sgd: momentum": 2,
-    "sgd: dampening": 2,
-    "sgd: nesterov": 3,
-    "sgd: weight_decay": 2,
-    "sgd: maximize": 1,
-    "sgd: nesterov, all": 4,
-    "sgd: all": 3,
-    "sgd: accumulator": 3,
-    "momentum: default": 1,
-    "momentum: heavy": 1,
-    "momentum: weight_decay": 2,
-    "momentum: all": 2,
-    "momentum: accumulator": 2,
-    "adagrad: default": 2,
-    "adagrad: outside": 1,
-    "adagrad: lr_decay": 2,
-    "adagrad: weight_decay": 3,
-    "adagrad: accumulated": 2,
-    "adagrad: maximize": 2,
-    "adagrad: all": 3,
-    "adagrad: all, outside": 2,
-    "adagrad: accumulator": 3,
-    "rmsprop: default": 1,
-    "rmsprop: momentum": 3,
-    "rmsprop: centered": 3,
-    "rmsprop: weight_decay": 2,
-    "rmsprop: maximize": 1,
-    "rmsprop: alpha, eps": 1,
-    "rmsprop: centered, momentum": 5,
-    "rmsprop: all": 6,
-    "rmsprop: accumulator": 4,
-    "adam: default": 2,
-    "adam: amsgrad": 2,
-    "adam: weight_decay": 3,
-    "adam: maximize": 2,
-    "adam: betas, eps": 2,
-    "adam: all": 3,
-    "adam: accumulator": 3,
-    "adamw: default": 3,
-    "adamw: no decay": 2,
-    "adamw: amsgrad": 3,
-    "adamw: maximize": 3,
-    "adamw: betas, eps": 3,
-    "adamw: all": 3,
-    "adamw: accumulator": 3,
-}
-
-
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_the_lowered_step_holds_its_fences(row):
+@pytest.mark.parametrize(("row", "dtype"), [(row, dtype) for row in ROWS for dtype in ("float32", "bfloat16", "float16")], ids=str)
+def test_the_lowered_step_holds_its_fences(row, dtype):
     """Fences that this backend would not miss are held by the text of the program; and there are no more than are needed."""
-    leaf = jax.ShapeDtypeStruct((8,), jnp.float32)
+    leaf = jax.ShapeDtypeStruct((8,), dtype)
     state = jax.eval_shape(row.tx.init, leaf)
     text = jax.jit(row.tx.update).lower(leaf, state, leaf).as_text()
     signed_zeros = sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines())
-    assert signed_zeros == FENCES[str(row)]
+    fences = row.entry.fences[row.label]
+    in_float32 = dtype == "float32" or "accumulator_dtype" in row.arguments
+    assert signed_zeros == (fences.float32 if in_float32 else fences.float16 if dtype == "float16" else 0)
     assert text.count("optimization_barrier") >= 1
 
 
@@ -194,14 +146,13 @@ def test_a_finished_update_merges_with_nothing(row, dtype):
             assert not differing(np.asarray(inside), np.asarray(jax.jit(f)(u, d))).any()
 
 
-# XLA on CPU stores a value that several kernels need if its operands are larger than itself and one of the kernels makes another's input:
-# here the decayed gradient g + λθ. It does so for the unfenced rule and for optax as well.
-STORED = {"sgd: nesterov, all": 4, "rmsprop: all": 4}
-
-
 @pytest.mark.parametrize("row", [row for row in ROWS if "float32" in row.dtypes], ids=str)
 def test_a_donated_step_needs_no_temporaries(row):
-    """Bytes of temporaries for each element of a donated training step, beyond the scalars."""
+    """Bytes of temporaries for each element of a donated training step, beyond the scalars.
+
+    XLA on CPU stores a value that several kernels need if its operands are larger than itself and one of the kernels makes another's input:
+    in some rows the decayed gradient g + λθ. It does so for the unfenced rule and for optax as well.
+    """
 
     def train_step(params, state, gradient):
         updates, state = row.tx.update(gradient, state, params)
@@ -209,11 +160,11 @@ def test_a_donated_step_needs_no_temporaries(row):
 
     leaf = jax.ShapeDtypeStruct((2**20,), jnp.float32)
     compiled = jax.jit(train_step, donate_argnums=(0, 1)).lower(leaf, jax.eval_shape(row.tx.init, leaf), leaf).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes // leaf.size == STORED.get(str(row), 0)
+    assert compiled.memory_analysis().temp_size_in_bytes // leaf.size == row.entry.temporaries.get(row.label, 0)
 
 
 def test_numerics_is_the_only_file_that_knows():
     """No other file of the package reaches for bits, barriers or lax."""
-    for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam", "transform", "checks", "packing"):
+    for name in {entry.kernel for entry in OPTIMIZERS.values()} | {"transform", "checks", "packing"}:
         names = vars(importlib.import_module(f"{jaxopt_impl.__name__}.{name}"))
         assert "lax" not in names
