@@ -230,6 +230,11 @@ def sqrt(a):
     return math.sqrt(a)
 
 
+def sign(a: Rounded) -> Rounded:
+    """+1 or -1; a zero of either sign, and NaN, as they are."""
+    return a.then(jnp.sign(a.x), Fuses.NOTHING)
+
+
 def where(condition, a: Number, b: Number) -> Scalar:
     """One of two hyper-parameters, not of two leaves."""
     x, y = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), Fuses.ADD_CONSTANT) for v in (a, b))

@@ -12,7 +12,7 @@ import torch_ref
 from optparity.registry import OPTIMIZERS
 
 KERNELS = sorted({entry.kernel for entry in OPTIMIZERS.values()})
-ALLOWED_CALLS = {"nx.sqrt", "nx.where", "nx.maximum", "nx.power", "State", "h._replace"}
+ALLOWED_CALLS = {"nx.sqrt", "nx.sign", "nx.where", "nx.maximum", "nx.power", "State", "h._replace"}
 ALLOWED_NODES = (
     *(ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.If, ast.Assign, ast.IfExp, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.And),
     *(ast.Call, ast.keyword, ast.Tuple, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Constant),

@@ -69,6 +69,11 @@ def sqrt(a):
     return a.then(root)
 
 
+def sign(a: Rounded) -> Rounded:
+    """+1 or -1; a zero of either sign, and NaN, as they are (torch.sign makes +0 of each)."""
+    return a.then(torch.where(a.x.isnan(), a.x, torch.copysign((a.x != 0).to(a.x.dtype), a.x)))
+
+
 def where(condition: bool, a: Number, b: Number) -> Number:
     """One of two hyper-parameters, not of two leaves."""
     return a if condition else b

@@ -648,7 +648,7 @@ def test_what_torch_cannot_hold_is_refused():
     for arguments, message in [
         (
             (("adagrad", rate), {"like": "torch.optim"}),
-            r"AdaGrad: eps_in_sqrt=True does not carry over to torch.optim, whose ε stands outside",
+            r"AdaGrad: eps_in_sqrt=True does not carry over to torch.optim, which has False",
         ),
         ((("momentum", rate), {"like": "torch.optim"}), r"Momentum: torch.optim has no such state; the nearest, SGD, keeps b = −v/η"),
         (
