@@ -123,10 +123,6 @@ class Adam(RoundedOnce):
         checks.beta(self.name, 0, "b1", b1)
         checks.beta(self.name, 1, "b2", b2)
 
-    def hyper(self, group):
-        b1, b2 = group["betas"]
-        return {**super().hyper(group), "b1": b1, "b2": b2}
-
     def initial_values(self, group):
         return {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0 if group["amsgrad"] else None}
 

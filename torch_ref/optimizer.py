@@ -51,8 +51,9 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         """Raise where a group's hyper-parameter is out of range."""
 
     def hyper(self, group: dict) -> dict[str, Any]:
-        """The fields of `Hyper` that a group determines."""
-        return {field: group[field] for field in self.Hyper._fields if field in group}
+        """The fields of `Hyper` that a group determines; `betas` are b1 and b2."""
+        values = {**group, **dict(zip(("b1", "b2"), group.get("betas", ()), strict=False))}
+        return {field: values[field] for field in self.Hyper._fields if field in values}
 
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
