@@ -207,6 +207,10 @@ def _optax_adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-2, a
     return _around(tx, maximize=maximize)
 
 
+def _optax_lion(learning_rate, b1=0.9, b2=0.99, weight_decay=0.0, maximize=False):
+    return _around(optax.lion(learning_rate, b1, b2, weight_decay=weight_decay), maximize=maximize)
+
+
 def _required(*keys: str) -> dict[str, Any]:
     return dict.fromkeys(keys, REQUIRED)
 
@@ -510,7 +514,47 @@ ADAMW = Optimizer(
     ),
 )
 
-OPTIMIZERS = {entry.name: entry for entry in (SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM, ADAMW)}
+LION = Optimizer(
+    name="lion",
+    jax=jaxopt_impl.lion,
+    torch_name="Lion",
+    rows={
+        "default": {},
+        "weight_decay": {"weight_decay": 1e-2},
+        "maximize": {"maximize": True},
+        "betas": {"b1": 0.8, "b2": 0.95},
+        "all": {"b1": 0.95, "b2": 0.98, "weight_decay": 0.1, "maximize": True},
+        "accumulator": {"weight_decay": 0.1, "accumulator_dtype": "float32"},
+    },
+    fences={
+        "default": Fences(3, 3),
+        "weight_decay": Fences(4, 4),
+        "maximize": Fences(3, 3),
+        "betas": Fences(3, 3),
+        "all": Fences(4, 4),
+        "accumulator": Fences(4, 4),
+    },
+    temporaries={"default": 4, "weight_decay": 4, "maximize": 4, "betas": 4, "all": 4},
+    refused=(
+        Refused({"learning_rate": -1.0}, "Invalid learning rate: -1.0 (lion: lr >= 0)"),
+        Refused({"weight_decay": _NAN}, "Invalid weight_decay value: nan (lion: weight_decay >= 0)"),
+        Refused({"b1": 1.0}, "Invalid beta parameter at index 0: 1.0 (lion: 0 <= b1 < 1)"),
+        Refused({"b2": -0.1}, "Invalid beta parameter at index 1: -0.1 (lion: 0 <= b2 < 1)"),
+    ),
+    learning_rates={"digits": 0.001, "cruncher": 0.0003},
+    group_keys={**_required("lr", "betas", "weight_decay"), **_MAXIMIZE},
+    group_data={**_SPEED, "fused": None},
+    has_step=False,
+    drift_row="weight_decay",
+    stock_torch=None,
+    stock_optax=StockOptax(
+        make=_optax_lion,
+        states={"ScaleByLionState": {"mu": Carried("exp_avg")}},
+        drifts="XLA contracts β m + (1 − β) g, sign + λθ and θ − η d",
+    ),
+)
+
+OPTIMIZERS = {entry.name: entry for entry in (SGD, MOMENTUM, ADAGRAD, RMSPROP, ADAM, ADAMW, LION)}
 TORCH_CLASSES = {name: entry for entry in OPTIMIZERS.values() for name in entry.torch_names}
 
 

@@ -105,6 +105,12 @@ class Rounded:
     def sqrt(self):
         return self._rounded(gmpy2.sqrt, self)
 
+    def sign(self):
+        """±1; a zero and NaN as they are; what the processor flushes is a zero."""
+        value = self._flushed(self.value)
+        whole = value if value == 0 or gmpy2.is_nan(value) else gmpy2.copy_sign(gmpy2.mpfr(1), value)
+        return Rounded(whole, self.format)
+
     def largest(self, o):
         """The larger one; NaN if one is."""
         if gmpy2.is_nan(self.value):
@@ -170,6 +176,10 @@ class Bounded:
         with self.EXACT:
             root, least = gmpy2.sqrt(self.value), gmpy2.sqrt(max(self.value - self.bound, 0))
             return self._result(root, self.bound / (root + least) if self.bound else 0)
+
+    def sign(self):
+        """±1, exact where the bound leaves no doubt."""
+        return Bounded(gmpy2.sign(self.value), self.format, 0 if abs(self.value) > self.bound else 2)
 
     def largest(self, o):
         """The larger value, with the larger bound: |max(a, b) - max(x, y)| <= max(|a - x|, |b - y|)."""
@@ -257,6 +267,15 @@ def adam(
 
 def adamw(g, p, state, t, learning_rate, weight_decay=1e-2, **arguments):
     return adam(g, p, state, t, learning_rate, weight_decay=weight_decay, decoupled=True, **arguments)
+
+
+def lion(g, p, state, t, learning_rate, b1=0.9, b2=0.99, weight_decay=0.0, maximize=False):
+    g = -g if maximize else g
+    average = state["exp_avg"]
+    direction = (b1 * average + (1 - b1) * g).sign()
+    if weight_decay:
+        direction = direction + weight_decay * p
+    return -(learning_rate * direction), {"exp_avg": b2 * average + (1 - b2) * g}
 
 
 def binary_power(base: float, t: int) -> float:

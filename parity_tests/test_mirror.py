@@ -77,21 +77,6 @@ def test_numerics_offer_kernels_the_same_names():
 
 
 @pytest.mark.parametrize("package", [jaxopt_impl, torch_ref], ids=lambda p: p.__name__)
-def test_imports_point_one_way(package):
-    """Optimizers import the shell, checks and numerics; nothing imports the other package."""
-    below = {"numerics": set(), "checks": {"numerics"}, "transform": {"checks", "numerics"}, "optimizer": {"checks", "numerics"}}
-    for path in Path(inspect.getfile(package)).parent.glob("*.py"):
-        imported = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                imported |= {node.module} if node.module else {alias.name for alias in node.names}
-                assert node.level or (node.module or "").split(".")[0] not in ("jaxopt_impl", "torch_ref", "parity_tests")
-        if path.stem in below:
-            own = {p.stem for p in path.parent.glob("*.py")}
-            assert imported & own <= below[path.stem], path.name
-
-
-@pytest.mark.parametrize("package", [jaxopt_impl, torch_ref], ids=lambda p: p.__name__)
 def test_all_is_what_is_public(package):
     public = {name for name, value in vars(package).items() if not name.startswith("_") and not inspect.ismodule(value)}
     assert set(package.__all__) == public
