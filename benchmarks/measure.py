@@ -42,53 +42,101 @@ OURS = "jaxopt_impl"
 
 def measure(cases: list[tuple[Row, str]], dtype: str, rounds: int, threads: int, *, compiled: bool) -> list[dict[str, Any]]:
     """What each case (row, workload) took; a case of many leaves in a third of the rounds."""
-    spawn, done, sides = get_context("spawn"), [], {}
-    for side in ("jax", "torch"):
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=serve, args=(theirs, side, threads, compiled), daemon=True)
-        process.start()
-        theirs.close()  # so that the end of the process is the end of the connection
-        sides[side] = ours
-
-    def ask(side: str, *request):
-        try:
-            sides[side].send(request)
-            return sides[side].recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            fail(f"the process of {side} ended while it was asked to {request[0]}; above is what it said.")
-
+    sides, done = Sides(threads, compiled), []
     columns = (BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=sum(_rounds(name, rounds) for _, name in cases))
         for row, name in cases:
             progress.update(bar, description=f"{row}, {name}: compiling")
-            found = {key: (side, facts) for side in sides for key, facts in ask(side, "prepare", row, WORKLOADS[name], dtype).items()}
+            takes = Takes(sides, row, WORKLOADS[name], dtype)
             progress.update(bar, description=f"{row}, {name}")
-            once = {key: ask(side, "time", key, 1) for key, (side, _) in found.items()}
-            once = {key: ask(side, "time", key, 1) if once[key] < SLOW else once[key] for key, (side, _) in found.items()}  # now warm
-            repeat = {key: lasting(partial(ask, side, "time", key)) if once[key] < LEAST else 1 for key, (side, _) in found.items()}
-            seconds: dict[str, list[float]] = {key: [] for key in found}
-            for i in range(_rounds(name, rounds)):
-                for side in list(sides)[:: 1 if i % 2 else -1]:
-                    keys = [key for key in found if found[key][0] == side]
-                    keys = keys[i % len(keys) :] + keys[: i % len(keys)]
-                    takes: dict[str, list[float]] = {key: [] for key in keys}
-                    time.sleep(PAUSE)  # the other side's threads still spin for a while, and its arrays are in the cache
-                    ask(side, "time", min(keys, key=once.__getitem__), 1)
-                    for take in range(TAKES):
-                        for key in keys[:: 1 if i // len(keys) % 2 else -1]:
-                            if take == 0 or once[key] < SLOW:
-                                takes[key].append(ask(side, "time", key, repeat[key]))
-                    for key in keys:
-                        seconds[key].append(min(takes[key]))
+            for _ in range(_rounds(name, rounds)):
+                takes.round()
                 progress.advance(bar)
-            ends = {key: end for side in sides for key, end in ask(side, "ends", row, dtype).items()}
-            done.append(_case(row, name, dtype, {key: facts for key, (_, facts) in found.items()}, seconds, ends))
-            for side in sides:
-                ask(side, "drop")
-    for connection in sides.values():
-        connection.send(None)
+            done.append(_case(row, name, dtype, takes.facts, takes.seconds, sides.ask_all("ends", row, dtype)))
+            sides.drop()
+    sides.end()
     return done
+
+
+class Sides:
+    """The two processes, one for each framework."""
+
+    def __init__(self, threads: int, compiled: bool):
+        spawn, self._connections = get_context("spawn"), {}
+        for side in ("jax", "torch"):
+            ours, theirs = spawn.Pipe()
+            spawn.Process(target=serve, args=(theirs, side, threads, compiled), daemon=True).start()
+            theirs.close()  # so that the end of the process is the end of the connection
+            self._connections[side] = ours
+
+    def __iter__(self):
+        return iter(self._connections)
+
+    def ask(self, side: str, *request: Any) -> Any:
+        """The answer of one side."""
+        try:
+            self._connections[side].send(request)
+            return self._connections[side].recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            fail(f"the process of {side} ended while it was asked to {request[0]}; above is what it said.")
+
+    def ask_all(self, *request: Any) -> dict[str, Any]:
+        """The answers of both in one, by implementation."""
+        return {key: answer for side in self for key, answer in self.ask(side, *request).items()}
+
+    def drop(self) -> None:
+        """Let both go of their arrays."""
+        for side in self:
+            self.ask(side, "drop")
+
+    def end(self) -> None:
+        """Let both processes end."""
+        for connection in self._connections.values():
+            connection.send(None)
+
+
+class Takes:
+    """One case, compiled on both sides: each round takes every implementation, in an order that rotates.
+
+    Attributes:
+        facts: what each implementation says of itself.
+        seconds: for each, the least time of a step in each round.
+    """
+
+    def __init__(self, sides: Sides, row: Row, shapes: list[tuple[int, ...]], dtype: str):
+        self._sides, self._rounds = sides, 0
+        found = {side: sides.ask(side, "prepare", row, shapes, dtype) for side in sides}
+        self._keys = {side: list(facts) for side, facts in found.items()}
+        self._side_of = {key: side for side, keys in self._keys.items() for key in keys}
+        self.facts = {key: facts for side in found.values() for key, facts in side.items()}
+        self.seconds: dict[str, list[float]] = {key: [] for key in self.facts}
+        cold = {key: self._time(key, 1) for key in self.facts}
+        self._once = {key: self._time(key, 1) if cold[key] < SLOW else cold[key] for key in self.facts}
+        self._repeat = {key: lasting(partial(self._time, key)) if self._once[key] < LEAST else 1 for key in self.facts}
+
+    def _time(self, key: str, steps: int) -> float:
+        return self._sides.ask(self._side_of[key], "time", key, steps)
+
+    def round(self) -> None:
+        """Time every implementation, one side after the other."""
+        i, self._rounds = self._rounds, self._rounds + 1
+        for side in list(self._keys)[:: 1 if i % 2 else -1]:
+            keys = self._keys[side]
+            keys = keys[i % len(keys) :] + keys[: i % len(keys)]
+            time.sleep(PAUSE)  # the other side's threads still spin for a while, and its arrays are in the cache
+            self._time(min(keys, key=self._once.__getitem__), 1)
+            for key, seconds in self._in_turn(keys, forwards=i // len(keys) % 2 == 1).items():
+                self.seconds[key].append(seconds)
+
+    def _in_turn(self, keys: list[str], *, forwards: bool) -> dict[str, float]:
+        """The least of `TAKES` takes of each, in turn; of a slow one the only take."""
+        takes: dict[str, list[float]] = {key: [] for key in keys}
+        for take in range(TAKES):
+            for key in keys[:: 1 if forwards else -1]:
+                if take == 0 or self._once[key] < SLOW:
+                    takes[key].append(self._time(key, self._repeat[key]))
+        return {key: min(seconds) for key, seconds in takes.items()}
 
 
 def lasting(take: Callable[[int], float]) -> int:
