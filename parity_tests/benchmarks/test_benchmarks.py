@@ -20,7 +20,7 @@ from benchmarks.traffic import Traffic
 from optparity.registry import OPTIMIZERS, Row
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "docs" / "results"
 ADAM = Row("adam", "default")
 
 
@@ -253,7 +253,7 @@ def test_the_page_names_ratios_that_two_runs_do_not_agree_on():
 
 
 def test_the_page_is_made_of_the_committed_runs():
-    """docs/performance.md is what `benchmarks.page` makes of benchmarks/results."""
+    """docs/performance.md is what `benchmarks.page` makes of docs/results."""
     stem = "cpu_amd_epyc_2_cores"
     first, second, others, *packings = (
         runs.read(RESULTS / f"{stem}{part}.json", (*runs.ABOUT, "cases"))

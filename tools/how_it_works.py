@@ -1,0 +1,87 @@
+"""The pictures of docs/how_it_works.md, measured when they are drawn: `python -m tools.how_it_works docs`.
+
+`rewrites.svg`: what XLA makes of each small expression of `optparity.parity.canaries`, plain and fenced.
+`drift.svg`: how far torch.optim's and optax's AdamW are from `torch_ref`'s over 1,000 steps, and `jaxopt_impl`'s.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import matplotlib
+
+from optparity._files import replacing
+from optparity.parity import canaries
+from optparity.parity.compare import compare_all
+from optparity.parity.streams import gradients, parameters
+from optparity.registry import Row
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("pictures.mplstyle")
+ELEMENTS, STEPS = 1003, 1000
+LINES = {"torch.optim": ("tab:orange", "-"), "optax": ("tab:blue", "-"), "jaxopt_impl": ("tab:green", "--")}
+
+
+def rewritten() -> dict[str, tuple[float, float]]:
+    """The shares of results that differ, plain and fenced, of each expression that XLA rewrites here."""
+    found = {f"{canary.name}  →  {canary.becomes}": canaries.plain_and_fenced(canary) for canary in canaries.CANARIES}
+    return {name: shares for name, shares in sorted(found.items(), key=lambda item: item[1]) if any(shares)}
+
+
+def distances() -> dict[str, list[float]]:
+    """The share of parameters whose bits are not those of torch_ref after each step."""
+    row = Row("adamw", "default")
+    params = parameters({"w": (ELEMENTS,)}, "float32")
+    reports = compare_all(
+        {"jaxopt_impl": row.tx, "optax": row.stock_tx},
+        {"torch_ref": row.torch, "torch.optim": row.stock_torch},
+        params,
+        gradients("normal", params),
+        steps=STEPS,
+        state_map={},
+    )
+    return {name: [differing / ELEMENTS for differing in report.differing] for name, report in reports.items()}
+
+
+def draw_rewritten(shares: Mapping[str, tuple[float, float]]) -> Figure:
+    """Two bars for each expression."""
+    figure, axis = plt.subplots(figsize=(9, 0.9 + 0.36 * len(shares)))
+    plain, fenced = zip(*shares.values(), strict=True)
+    axis.barh([i + 0.2 for i in range(len(shares))], [100 * share for share in plain], 0.38, color="tab:red", label="plain, under jit")
+    axis.barh([i - 0.2 for i in range(len(shares))], [100 * share for share in fenced], 0.38, color="tab:green", label="fenced")
+    for i, (p, f) in enumerate(shares.values()):
+        axis.text(100 * p + 0.5, i + 0.2, f"{100 * p:.2g} %", va="center", fontsize=8)
+        axis.text(100 * f + 0.5, i - 0.2, f"{100 * f:.2g} %", va="center", fontsize=8)
+    axis.set_yticks(range(len(shares)), list(shares))
+    axis.set_xlabel("results that differ from the ones rounded once, %")
+    axis.legend(loc="lower right")
+    return figure
+
+
+def draw_distances(shares: Mapping[str, Sequence[float]]) -> Figure:
+    """A line for each implementation."""
+    figure, axis = plt.subplots(figsize=(9, 3.6))
+    for name, (color, dash) in LINES.items():
+        axis.plot(range(1, STEPS + 1), [100 * share for share in shares[name]], dash, color=color, label=f"{name}: {100 * shares[name][-1]:.0f} %")
+    axis.set(xlabel="step", ylabel="parameters that differ from torch_ref, %", xscale="log")
+    axis.grid()
+    axis.legend(loc="center left")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    with plt.style.context(STYLE):
+        save(draw_rewritten(rewritten()), folder / "rewrites.svg")
+        save(draw_distances(distances()), folder / "drift.svg")
+    print(f"drawn with jax {jax.__version__}")
