@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jaxopt_impl
 import torch_ref
+from benchmarks import page as performance
 from optparity.registry import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
@@ -35,9 +36,22 @@ def script(name: str) -> str:
     return f"```python\n{(ROOT / 'examples' / f'{name}.py').read_text()}```"
 
 
+def reference(package: str) -> str:
+    """A line for mkdocstrings for each public function and class, by the module that defines it: `adagrad` alone would be the module."""
+    module = importlib.import_module(package)
+    public = (getattr(module, name) for name in module.__all__)
+    documented = (found for found in public if inspect.isfunction(found) or inspect.isclass(found))
+    return "\n\n".join(f"::: {found.__module__}.{found.__name__}" for found in documented)
+
+
+MEASURED = {"small_leaves": performance.small_leaves, "by_size": performance.by_size}
+PACKAGES = ("optparity", "jaxopt_impl", "torch_ref", "optparity.interop", "optparity.accounting")
 BLOCKS = {
     "README.md": {"optimizers": optimizers},
+    "docs/optax.md": {"optimizers": optimizers},
+    "docs/packing.md": {name: lambda make=make: make(performance.load()) for name, make in MEASURED.items()},
     "docs/moving_a_run.md": {name: functools.partial(script, name) for name in ("move_to_jax", "move_to_torch")},
+    **{f"docs/reference/{package.rpartition('.')[2]}.md": {"reference": functools.partial(reference, package)} for package in PACKAGES},
 }
 
 
@@ -47,7 +61,7 @@ def written(page: str) -> str:
     for name, make in BLOCKS[page].items():
         begin, end = f"<!-- {name}: written by python -m tools.pages -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n\n{make().strip()}\n\n{end}{rest.split(end)[1]}"
     return text
 
 
