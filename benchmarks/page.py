@@ -132,7 +132,7 @@ def page(runs: Runs, stem: str = STEM.name) -> str:
 def summary(run: dict[str, Any], workload: str) -> str:
     """Our ratio to each peer, a line for each row."""
     cases = [case for case in run["cases"] if case["workload"] == workload]
-    peers = [key for key in dict.fromkeys(key for case in cases for key in case["implementations"]) if key != OURS]
+    peers: list[str] = [key for key in dict.fromkeys(key for case in cases for key in case["implementations"]) if key != OURS]
     lines = []
     for case in cases:
         found = [case["implementations"].get(peer) for peer in peers]

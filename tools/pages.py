@@ -1,6 +1,5 @@
 """What the documentation says and a program knows: `python -m tools.pages` writes it into the pages, a test reads it there."""
 
-import ast
 import functools
 import importlib
 import inspect
@@ -63,13 +62,6 @@ def written(page: str) -> str:
         before, rest = text.split(begin)
         text = f"{before}{begin}\n\n{make().strip()}\n\n{end}{rest.split(end)[1]}"
     return text
-
-
-def example(page: str) -> str:
-    """The first Python example of a page."""
-    code = (ROOT / page).read_text().split("```python\n")[1].split("```")[0]
-    ast.parse(code)
-    return code
 
 
 if __name__ == "__main__":

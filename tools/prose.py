@@ -1,7 +1,7 @@
-"""How long the sentences of the documentation are: `python -m tools.prose` measures README.md and docs/, exit 1 where a limit is passed.
+"""How long the sentences of the documentation are: `python -m tools.prose` measures each page, exit 1 where a limit is passed.
 
-What is read: paragraphs and list items, as a Markdown parser finds them. What is left out: headings, tables, blocks of code, HTML, pictures,
-and the lines `::: name` and `--8<--` that mkdocs fills in.
+What is read: paragraphs and list items, as a Markdown parser finds them. What is left out: headings, tables, blocks of code, HTML,
+pictures, and the lines `::: name` and `--8<--` that mkdocs fills in.
 
 A word is what stands between spaces and has a letter or a digit: `optparity check adagrad` is three, `float32` one, and so is `1,000`.
 A link counts with its text, not with its address. A sentence ends at the end of its paragraph or list item, and at `.`, `!` or `?`
@@ -9,6 +9,7 @@ before a space (a closing bracket or quotation mark may come between). A colon o
 number, a name or code.
 """
 
+import itertools
 import re
 import sys
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def paragraphs(text: str) -> list[str]:
     """Paragraphs and list items as plain text."""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     found = []
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in itertools.pairwise(tokens):
         if before.type == "paragraph_open" and not LEFT_OUT.match(token.content):
             children = (child for child in token.children or [] if child.type in ("text", "code_inline", "softbreak", "hardbreak"))
             found.append("".join(" " if child.type.endswith("break") else child.content for child in children))
