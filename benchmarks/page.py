@@ -39,7 +39,7 @@ all optimizers in two runs; differences of a few percent are noise.
 HOW_TO_READ = """\
 Each number is the time of `jaxopt_impl`, divided by the time of the implementation that the column names. Below 1, `jaxopt_impl` is faster.
 "Without fences" is the same rule, but XLA may rewrite it. "torch" is torch.optim: as a loop over parameters, with `foreach`, with `fused`, and under
-`torch.compile`. A row names an optimizer and its configuration; "all" switches on every option.
+`torch.compile`.
 """
 
 LIMIT = """\
@@ -136,8 +136,12 @@ def summary(run: dict[str, Any], workload: str) -> str:
     lines = []
     for case in cases:
         found = [case["implementations"].get(peer) for peer in peers]
-        lines.append([case["row"], *(f"{_median(one):.2f}" if one else "none" for one in found)])
+        lines.append([_name(case["row"]), *(f"{_median(one):.2f}" if one else "none" for one in found)])
     return table(["optimizer", *(NAMES.get(peer, peer) for peer in peers)], lines)
+
+
+def _name(row: str) -> str:
+    return row.removesuffix(": default").replace(": all", ", all options")
 
 
 def _median(implementation: dict[str, Any]) -> float:
@@ -170,17 +174,19 @@ def _ratios(run: dict[str, Any]) -> dict[tuple[str, ...], float]:
 def draw(run: dict[str, Any], path: Path) -> None:
     """A line of marks for each row at 32M: each implementation's time relative to optax's."""
     cases = [case for case in run["cases"] if case["workload"] == LARGE]
-    figure, axis = plt.subplots()
+    figure, axis = plt.subplots(figsize=(6, 4))
     for name, mark in MARKS.items():
         times = [(i, case["implementations"]) for i, case in enumerate(cases) if name in case["implementations"]]
         ratios = [quartiles([a / b for a, b in zip(all_[name]["seconds"], all_["optax"]["seconds"], strict=True)])[1] for _, all_ in times]
         axis.scatter(ratios, [i for i, _ in times], marker=mark, label=name, zorder=3 if name == OURS else 2, alpha=0.9)
     axis.axvline(1, color="gray", linewidth=0.8)
-    axis.set_yticks(range(len(cases)), [case["row"] for case in cases])
+    axis.set_yticks(range(len(cases)), [_name(case["row"]) for case in cases])
     axis.invert_yaxis()
     axis.set(xscale="log", xlabel=f"time of a step at {LARGE}, relative to optax (further left is faster)")
+    axis.set_xticks(ticks := [0.5, 1, 2, 5, 10, 20, 50], [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
     axis.grid(axis="x")
-    figure.legend(loc="outside right center")
+    figure.legend(loc="outside lower center", ncols=3)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)

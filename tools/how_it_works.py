@@ -50,28 +50,29 @@ def distances() -> dict[str, list[float]]:
 
 
 def draw_rewritten(shares: Mapping[str, tuple[float, float]]) -> Figure:
-    """Two bars for each expression."""
-    figure, axis = plt.subplots(figsize=(7.5, 0.9 + 0.4 * len(shares)))
-    plain, fenced = zip(*shares.values(), strict=True)
-    axis.barh([i + 0.2 for i in range(len(shares))], [100 * share for share in plain], 0.38, color="tab:red", label="plain, under jit")
-    axis.barh([i - 0.2 for i in range(len(shares))], [100 * share for share in fenced], 0.38, color="tab:green", label="fenced")
-    for i, (p, f) in enumerate(shares.values()):
-        axis.text(100 * p + 0.5, i + 0.2, f"{100 * p:.2g} %", va="center", fontsize=9)
-        axis.text(100 * f + 0.5, i - 0.2, f"{100 * f:.2g} %", va="center", fontsize=9)
-    axis.set_yticks(range(len(shares)), list(shares))
-    axis.set_xlabel("results that differ from the ones rounded once, %")
-    axis.legend(loc="lower right")
+    """Two bars for each expression, under its name."""
+    figure, axis = plt.subplots(figsize=(6, 0.9 + 0.55 * len(shares)))
+    for shift, side, color, label in ((0, 0, "tab:red", "plain, under jit"), (-0.25, 1, "tab:green", "fenced")):
+        percent = [100 * both[side] for both in shares.values()]
+        bars = axis.barh([i + shift for i in range(len(shares))], percent, 0.25, color=color, label=label)
+        axis.bar_label(bars, [f"{share:.2g} %" for share in percent], padding=3)
+    for i, name in enumerate(shares):
+        axis.text(0, i + 0.17, name, va="bottom")
+    axis.set_yticks([])
+    axis.set_xlim(right=50)
+    axis.set_xlabel("results that are not the ones rounded once, %")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=2)
     return figure
 
 
 def draw_distances(shares: Mapping[str, Sequence[float]]) -> Figure:
     """A line for each implementation."""
-    figure, axis = plt.subplots(figsize=(7.5, 3.4))
+    figure, axis = plt.subplots(figsize=(6, 3.2))
     for name, (color, dash) in LINES.items():
         axis.plot(
             range(1, STEPS + 1), [100 * share for share in shares[name]], dash, color=color, label=f"{name}: {100 * shares[name][-1]:.0f} %"
         )
-    axis.set(xlabel="step", ylabel="parameters that differ from torch_ref, %", xscale="log")
+    axis.set(xlabel="step", ylabel="parameters that differ, %", xscale="log")
     axis.grid()
     axis.legend(loc="center right")
     return figure

@@ -104,7 +104,7 @@ def draw(losses: Mapping[str, Sequence[float]], carried_after: int, path: Path) 
         axis.plot(range(1, len(values) + 1), values, color=color, linestyle=dash, label=f"{side}: {values[-1]:.4f} at the end")
     axis.axvline(carried_after, color="gray", linewidth=0.8, label=f"carried across after step {carried_after}")
     axis.set(xlabel="step", ylabel="loss of the batch, nats", yscale="log")
-    axis.legend()
+    axis.legend(loc="lower left")
     axis.grid()
     with replacing(path) as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})

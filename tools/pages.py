@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import jaxopt_impl
@@ -15,19 +16,19 @@ ROOT = Path(__file__).parent.parent
 
 def optimizers() -> str:
     """A line for each optimizer: names, recurrence, state."""
-    lines = ["| JAX | PyTorch | recurrence | state |", "|---|---|---|---|"]
+    lines = ["| `jaxopt_impl` | `torch_ref` | recurrence | state |", "|---|---|---|---|"]
     for name in OPTIMIZERS:
         module = importlib.import_module(jaxopt_impl.OPTIMIZERS[name].__module__)
         recurrence = "<br>".join(_recurrence(inspect.getdoc(jaxopt_impl.OPTIMIZERS[name]) or ""))
         fields = ", ".join(f"`{field}`" for field in module.State._fields)
-        lines.append(f"| `jaxopt_impl.{name}` | `torch_ref.{torch_ref.OPTIMIZERS[name].__name__}` | {recurrence} | {fields} |")
+        lines.append(f"| `{name}` | `{torch_ref.OPTIMIZERS[name].__name__}` | {recurrence} | {fields} |")
     return "\n".join(lines)
 
 
 def _recurrence(docstring: str) -> list[str]:
-    """The indented lines that follow a docstring's first."""
+    """The indented lines that follow a docstring's first, and what they hold between wide spaces."""
     lines = docstring.splitlines()[2:]
-    return [line.strip() for line in lines[: lines.index("")]]
+    return [part for line in lines[: lines.index("")] for part in re.split(r"(?<=[,;])\s{2,}", line.strip())]
 
 
 def script(name: str) -> str:
