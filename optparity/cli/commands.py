@@ -11,7 +11,6 @@ except ImportError as error:
     print(f"optparity: {error.name} is not installed; the command needs: pip install 'optparity[cli,torch]'", file=sys.stderr)
     raise SystemExit(2) from None
 
-import inspect
 import json
 import os
 from collections.abc import Iterable
@@ -19,8 +18,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-
-import jaxopt_impl
 
 from .. import check as checking
 from .. import doctor, drift
@@ -358,7 +355,7 @@ def _show_training(result: dict) -> None:
 
 def _options(optimizer: str, given: list[str] | None) -> dict[str, Any]:
     """Arguments of an optimizer but the learning rate."""
-    known = [name for name in inspect.signature(jaxopt_impl.OPTIMIZERS[optimizer]).parameters if name != "learning_rate"]
+    known = [name for name in OPTIMIZERS[optimizer].defaults if name != "learning_rate"]
     found = _assignments("--option", given, known)
     try:
         checks.options(optimizer, found)
@@ -401,7 +398,7 @@ def _show(results: list[checking.Result]) -> None:
         differing = sum(sum(r.ours.differing) for r in group)
         same = sum(r.ours.identical for r in group)
         (last,) = [result for result in group if result.trial.with_stock]
-        stock = [_drift(last.reports[name]) for name in checking.STOCK]
+        stock = [_drift(last.reports.get(name)) for name in checking.STOCK]
         accuracy = "" if last.accuracy is None else f"{100 * last.accuracy:.1f} %"
         color = "green" if same == len(group) else "red"
         table.add_row(row, dtype, f"[{color}]{same}/{len(group)} same", f"[{color}]{differing}", *stock, accuracy)
@@ -415,6 +412,8 @@ def _show(results: list[checking.Result]) -> None:
 
 
 def _drift(report) -> str:
+    if report is None:
+        return "none"
     return "same" if report.identical else f"{100 * report.share:.0f} %, {report.ulp[-1]:.0e} ulp"
 
 
