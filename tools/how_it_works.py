@@ -37,6 +37,7 @@ def rewritten() -> dict[str, tuple[float, float]]:
 def distances() -> dict[str, list[float]]:
     """The share of parameters whose bits are not those of torch_ref after each step."""
     row = Row("adamw", "default")
+    assert row.stock_torch  # torch.optim has it
     params = parameters({"w": (ELEMENTS,)}, "float32")
     reports = compare_all(
         {"jaxopt_impl": row.tx, "optax": row.stock_tx},
