@@ -1,5 +1,7 @@
 """The site builds without a warning, loads nothing over the network, and shows every part of a docstring."""
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -102,3 +104,11 @@ A list \[*p] and a `[code]`.
 def test_the_parts_of_a_docstring_become_markdown():
     assert as_markdown(DOCSTRING) == MARKDOWN
     assert as_markdown("One line.") == "One line."
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_part_of_a_docstring_is_unknown(package):
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        docstring = inspect.getdoc(getattr(module, name)) or ""
+        assert re.findall(r"^([A-Z][a-z]+(?: [a-z]+)?):(?: |$)", as_markdown(docstring), re.MULTILINE) == [], name
