@@ -95,7 +95,7 @@ def test_commands_print_what_the_page_says(page, tmp_path, monkeypatch, optparit
     for block in BLOCKS[page]:
         if block.language == "console":
             for command in re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]:
-                line, _, expected = command.partition("\n")
+                line, _, expected = command.replace("\\\n", "").partition("\n")
                 program, *arguments = shlex.split(line)
                 assert program == "optparity", f"{block}: {program} is not run here"
                 status, printed = optparity([*arguments, *(["--jobs", "1"] if arguments[0] == "check" else [])])
