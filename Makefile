@@ -6,7 +6,7 @@ NEWEST := .venv-newest
 JOBS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 
-.PHONY: parity test bench lint exhaustive newest clean
+.PHONY: parity test bench docs lint exhaustive newest clean
 
 parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
@@ -16,6 +16,9 @@ test: $(VENV)/.installed lint  ## what CI runs
 
 bench: $(VENV)/.installed  ## what a step costs, against optax and torch.optim; `python -m benchmarks --help`
 	$(VENV)/bin/python -m benchmarks
+
+docs: $(VENV)/.installed  ## the site, into out/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --quiet
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/pre-commit run --all-files --config .pre-commit-config.yaml
@@ -30,7 +33,7 @@ newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed ha
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,train,convert,dev]'
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,train,convert,docs,dev]'
 	touch $@
 
 $(NEWEST)/.installed: pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """A run on the digits, carried from PyTorch to JAX on the way: a small Flax model and its torch twin, and the picture of their losses.
 
-`python -m tools.moving_a_run docs/moving_a_run.png` draws it.
+`python -m tools.moving_a_run docs/moving_a_run.svg` draws it.
 """
 
 import sys
@@ -16,11 +16,13 @@ import torch
 from flax import nnx
 
 from optparity import interop
+from optparity._files import replacing
 from optparity.datasets import digits
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+STYLE = Path(__file__).with_name("pictures.mplstyle")
 HIDDEN = 32
 TWIN = {"names": lambda path: path.replace("kernel", "weight"), "layouts": lambda path: (1, 0) if path.endswith("kernel") else None}
 STYLES = {"PyTorch": ("tab:orange", "-"), "JAX": ("tab:blue", "--"), "JAX, moments dropped": ("tab:red", ":")}
@@ -96,19 +98,19 @@ def curves(carried_after: int, steps: int) -> dict[str, list[float]]:
 
 def draw(losses: Mapping[str, Sequence[float]], carried_after: int, path: Path) -> None:
     """Draw a curve for each side over the steps, and where the run was carried across."""
-    figure, axis = plt.subplots(figsize=(9, 4), layout="constrained")
+    figure, axis = plt.subplots()
     for side, values in losses.items():
         color, dash = STYLES[side]
         axis.plot(range(1, len(values) + 1), values, color=color, linestyle=dash, label=f"{side}: {values[-1]:.4f} at the end")
     axis.axvline(carried_after, color="gray", linewidth=0.8, label=f"carried across after step {carried_after}")
     axis.set(xlabel="step", ylabel="loss of the batch, nats", yscale="log")
-    axis.legend(frameon=False)
-    axis.grid(alpha=0.3)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=120, format="png")
-    temporary.replace(path)
+    axis.legend(loc="lower left")
+    axis.grid()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
     plt.close(figure)
 
 
 if __name__ == "__main__":
-    draw(curves(100, 160), 100, Path(sys.argv[1]))
+    with plt.style.context(STYLE):
+        draw(curves(100, 160), 100, Path(sys.argv[1]))

@@ -1,11 +1,12 @@
 """What the documentation says and a program knows: `python -m tools.pages` writes it into the pages, a test reads it there."""
 
-import ast
 import functools
 import importlib
 import inspect
+import re
 from pathlib import Path
 
+from benchmarks import page as performance
 from optparity.registry import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
@@ -13,19 +14,19 @@ ROOT = Path(__file__).parent.parent
 
 def optimizers() -> str:
     """A line for each optimizer: names, recurrence, state."""
-    lines = ["| JAX | PyTorch | recurrence | state |", "|---|---|---|---|"]
+    lines = ["| `jaxopt_impl` | `torch_ref` | recurrence | state |", "|---|---|---|---|"]
     for name, entry in OPTIMIZERS.items():
         module = importlib.import_module(entry.jax.__module__)
         recurrence = "<br>".join(_recurrence(inspect.getdoc(entry.jax) or ""))
         fields = ", ".join(f"`{field}`" for field in module.State._fields)
-        lines.append(f"| `jaxopt_impl.{name}` | `torch_ref.{entry.torch_name}` | {recurrence} | {fields} |")
+        lines.append(f"| `{name}` | `{entry.torch_name}` | {recurrence} | {fields} |")
     return "\n".join(lines)
 
 
 def _recurrence(docstring: str) -> list[str]:
-    """The indented lines that follow a docstring's first."""
+    """The indented lines that follow a docstring's first, and what they hold between wide spaces."""
     lines = docstring.splitlines()[2:]
-    return [line.strip() for line in lines[: lines.index("")]]
+    return [part for line in lines[: lines.index("")] for part in re.split(r"(?<=[,;])\s{2,}", line.strip())]
 
 
 def script(name: str) -> str:
@@ -33,9 +34,22 @@ def script(name: str) -> str:
     return f"```python\n{(ROOT / 'examples' / f'{name}.py').read_text()}```"
 
 
+def reference(package: str) -> str:
+    """A line for mkdocstrings for each public function and class, by the module that defines it: `adagrad` alone would be the module."""
+    module = importlib.import_module(package)
+    public = (getattr(module, name) for name in module.__all__)
+    documented = (found for found in public if inspect.isfunction(found) or inspect.isclass(found))
+    return "\n\n".join(f"::: {found.__module__}.{found.__name__}" for found in documented)
+
+
+MEASURED = {"small_leaves": performance.small_leaves, "by_size": performance.by_size}
+PACKAGES = ("optparity", "jaxopt_impl", "torch_ref", "optparity.interop", "optparity.accounting")
 BLOCKS = {
     "README.md": {"optimizers": optimizers},
+    "docs/optax.md": {"optimizers": optimizers},
+    "docs/packing.md": {name: lambda make=make: make(performance.load()) for name, make in MEASURED.items()},
     "docs/moving_a_run.md": {name: functools.partial(script, name) for name in ("move_to_jax", "move_to_torch")},
+    **{f"docs/reference/{package.rpartition('.')[2]}.md": {"reference": functools.partial(reference, package)} for package in PACKAGES},
 }
 
 
@@ -45,15 +59,8 @@ def written(page: str) -> str:
     for name, make in BLOCKS[page].items():
         begin, end = f"<!-- {name}: written by python -m tools.pages -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n{make()}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n\n{make().strip()}\n\n{end}{rest.split(end)[1]}"
     return text
-
-
-def example(page: str) -> str:
-    """The first Python example of a page."""
-    code = (ROOT / page).read_text().split("```python\n")[1].split("```")[0]
-    ast.parse(code)
-    return code
 
 
 if __name__ == "__main__":
