@@ -19,7 +19,7 @@ from .measure import WORKLOADS, measure
 from .report import compared, draw, table
 from .runs import about, fail, folder, read, write
 
-DEFAULT = [Row(name, "default") for name in OPTIMIZERS] + [Row("sgd", "all")]
+DEFAULT = [Row(name, label) for name, entry in OPTIMIZERS.items() for label in entry.benchmark_rows]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 ADAM = Row("adam", "default")  # the one that is measured over many leaves as well; more of them take minutes to compile
 

@@ -7,13 +7,14 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from optparity.registry import OPTIMIZERS, Row
+from optparity.registry import Row
 
 CHECKED = (4099,)  # the shape on which the bits are compared
 CHECKED_STEPS = 10
@@ -206,16 +207,21 @@ class InTorch:
     def _optimizers(self, row: Row, params: list[np.ndarray], gradients: list[np.ndarray]) -> Iterator[tuple[str, Any]]:
         from optparity.parity.torch_side import from_numpy
 
-        stock = getattr(self.torch.optim, OPTIMIZERS[row.optimizer].stock_torch)
         makers = {"torch_ref": row.torch}
-        makers |= {name: lambda p, flavour=flavour: row.stock_torch(p, **flavour) for name, flavour in self.FLAVOURS.items()}
+        makers |= self._stock(row)
         shared = [from_numpy(g).to(self.device) for g in gradients]
         for name, make in makers.items():
             parameters = [self.torch.nn.Parameter(from_numpy(p).to(self.device)) for p in params]
             for p, g in zip(parameters, shared, strict=True):
                 p.grad = g.clone() if row.arguments.get("maximize") else g  # fused takes the sign in place
-            if name != "torch fused" or "fused" in signature(stock).parameters:  # RMSprop has no such form
-                yield name, make(parameters)
+            yield name, make(parameters)
+
+    def _stock(self, row: Row) -> dict[str, Any]:
+        """The nearest torch.optim optimizer in each flavour that it has; RMSprop has no fused form."""
+        if row.entry.stock_torch is None or row.stock_torch is None:
+            return {}
+        known = signature(getattr(self.torch.optim, row.entry.stock_torch.name)).parameters
+        return {name: partial(row.stock_torch, **flavour) for name, flavour in self.FLAVOURS.items() if flavour.keys() <= known.keys()}
 
     def _peak(self, step, params: list[np.ndarray]) -> int | None:
         """Bytes that a step takes for a while; None where that does not show: on a CPU memory that was freed before may be taken again."""

@@ -2,11 +2,10 @@
 
 from .adagrad import adagrad
 from .adam import adam, adamw
+from .lion import lion
 from .momentum import momentum
 from .packing import pack, unpack
 from .rmsprop import rmsprop
 from .sgd import sgd
 
-OPTIMIZERS = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
-
-__all__ = ["OPTIMIZERS", "adagrad", "adam", "adamw", "momentum", "pack", "rmsprop", "sgd", "unpack"]
+__all__ = ["adagrad", "adam", "adamw", "lion", "momentum", "pack", "rmsprop", "sgd", "unpack"]

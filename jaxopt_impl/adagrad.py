@@ -15,7 +15,7 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    sum: nx.Exact  # [*p]  Gₜ, initial_accumulator_value at t = 0
+    sum: nx.Rounded  # [*p]  Gₜ, initial_accumulator_value at t = 0
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -27,10 +27,10 @@ class Hyper(NamedTuple):
     eps_in_sqrt: bool
     maximize: bool
     t: nx.Number = 1  # set by the shell
-    lr_t: nx.Number = 0.0  # ηₜ, set by at_step
+    lr_t: nx.Number = 0.0  # ηₜ, set by prepare
 
 
-def at_step(h):
+def prepare(h):
     return h._replace(lr_t=h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr)
 
 
@@ -86,5 +86,5 @@ def adagrad(
     checks.at_least_zero("adagrad", lr=learning_rate, lr_decay=lr_decay, weight_decay=weight_decay)
     checks.at_least_zero("adagrad", initial_accumulator_value=initial_accumulator_value, eps=eps)
     hyper = Hyper(learning_rate, lr_decay, weight_decay, eps, eps_in_sqrt, maximize)
-    start = {"sum": initial_accumulator_value}
-    return transform("adagrad", step, hyper, State, start, at_step=at_step, accumulator_dtype=accumulator_dtype)
+    initial_values = {"sum": initial_accumulator_value}
+    return transform("adagrad", step, hyper, State, initial_values, prepare=prepare, accumulator_dtype=accumulator_dtype)

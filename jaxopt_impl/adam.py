@@ -17,9 +17,9 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    exp_avg: nx.Exact  # [*p]  mₜ
-    exp_avg_sq: nx.Exact  # [*p]  vₜ
-    max_exp_avg_sq: nx.Exact | None  # [*p]  max(v₁ … vₜ)
+    exp_avg: nx.Rounded  # [*p]  mₜ
+    exp_avg_sq: nx.Rounded  # [*p]  vₜ
+    max_exp_avg_sq: nx.Rounded | None  # [*p]  max(v₁ … vₜ)
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -33,12 +33,12 @@ class Hyper(NamedTuple):
     maximize: bool
     decoupled_weight_decay: bool
     t: nx.Number = 1  # set by the shell
-    step_size: nx.Number = 0.0  # ηₜ, set by at_step
-    bc2_sqrt: nx.Number = 0.0  # cₜ, set by at_step
-    decay: nx.Number = 0.0  # ηλ, set by at_step
+    step_size: nx.Number = 0.0  # ηₜ, set by prepare
+    bc2_sqrt: nx.Number = 0.0  # cₜ, set by prepare
+    decay: nx.Number = 0.0  # ηλ, set by prepare
 
 
-def at_step(h):
+def prepare(h):
     step_size = h.lr / (1 - nx.power(h.b1, h.t))
     bc2_sqrt = nx.sqrt(1 - nx.power(h.b2, h.t))
     return h._replace(step_size=step_size, bc2_sqrt=bc2_sqrt, decay=h.lr * h.weight_decay)
@@ -145,11 +145,11 @@ def adamw(
 
 
 def _adam(
-    who, learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, accumulator_dtype, *, decoupled_weight_decay
+    name, learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, accumulator_dtype, *, decoupled_weight_decay
 ) -> optax.GradientTransformationExtraArgs:
-    checks.at_least_zero(who, lr=learning_rate, eps=eps, weight_decay=weight_decay)
-    checks.beta(who, 0, "b1", b1)
-    checks.beta(who, 1, "b2", b2)
+    checks.at_least_zero(name, lr=learning_rate, eps=eps, weight_decay=weight_decay)
+    checks.beta(name, 0, "b1", b1)
+    checks.beta(name, 1, "b2", b2)
     hyper = Hyper(learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay)
-    start = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0 if amsgrad else None}
-    return transform(who, step, hyper, State, start, at_step=at_step, accumulator_dtype=accumulator_dtype)
+    initial_values = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0 if amsgrad else None}
+    return transform(name, step, hyper, State, initial_values, prepare=prepare, accumulator_dtype=accumulator_dtype)

@@ -15,7 +15,7 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Exact  # [*p]  vₜ, 0 at t = 0
+    momentum_buffer: nx.Rounded  # [*p]  vₜ, 0 at t = 0
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -69,5 +69,5 @@ def momentum(
     """
     checks.at_least_zero("momentum", lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
     hyper = Hyper(learning_rate, momentum, weight_decay, maximize)
-    start = {"momentum_buffer": 0.0}
-    return transform("momentum", step, hyper, State, start, accumulator_dtype=accumulator_dtype)
+    initial_values = {"momentum_buffer": 0.0}
+    return transform("momentum", step, hyper, State, initial_values, accumulator_dtype=accumulator_dtype)

@@ -9,13 +9,14 @@ drops a rounding or adds one. Three things stop it, and no other part of the pac
   A fenced product is no longer a product, so nothing merges with it; a fenced divisor is no longer a root.
 - A float32 array is divided by a scalar as a product with its reciprocal, both in float64: rounded, that is the quotient.
 
-An `Exact` remembers which operations its value could merge with (`merges`), and is fenced only where it meets one.
+An `Rounded` remembers which operations XLA would fuse with its value (`Fuses`), and is fenced only before one of them.
 
 bfloat16 and float16 are computed in float32 and rounded after each operation, which is a fence by itself.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 import numbers
@@ -71,59 +72,70 @@ _round_float16.defjvp(lambda primals, tangents: (_round_float16(*primals), tange
 _ROUND = {"bfloat16": _round_bfloat16, "float16": _round_float16}
 
 
-class Exact:
-    """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first.
+class Fuses(enum.Flag):
+    """Operations that XLA would fuse with the one that made a value. A value is fenced only before one of these."""
 
-    `merges` names what XLA would merge with this value: "+" an addition (or subtraction) of it, "*" a product with it, "/" a division
-    of it or by it, "r" a division by it (it is a root), "c" the addition of another constant.
-    """
+    NOTHING = 0
+    ADD = enum.auto()  # it is a product:           a*b + c       -> fma(a, b, c)
+    SCALE = enum.auto()  # it was scaled:           (a*2)*3       -> a*6
+    DIVIDE = enum.auto()  # it is a quotient:       (a/b)/c       -> a/(b*c)
+    DIVIDE_BY = enum.auto()  # it is a root:        a/sqrt(b)     -> a*rsqrt(b)
+    ADD_CONSTANT = enum.auto()  # it has a constant: (a + 1) + 2  -> a + 3
+    ANYTHING = ADD | SCALE | DIVIDE | DIVIDE_BY | ADD_CONSTANT
 
-    __slots__ = ("dtype", "merges", "x")
+
+# What still fuses when a half's result was rounded. Where a processor computes in float16 (AVX512-FP16), LLVM takes the conversions around
+# a product and a sum away, and contracts what is left: float16(float32(float16(a*b)) + c) -> fma(a, b, c). No processor adds in bfloat16.
+_UNDER_ROUNDING = {"bfloat16": Fuses.NOTHING, "float16": Fuses.ADD}
+
+
+class Rounded:
+    """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first."""
+
+    __slots__ = ("dtype", "fuses", "x")
     __array_ufunc__ = None  # so that a NumPy number on the left leaves the operation to us
 
-    def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
-        self.x, self.merges, self.dtype = x, merges, dtype or x.dtype.name
+    def __init__(self, x: Any, fuses: Fuses = Fuses.ADD, dtype: str | None = None):
+        self.x, self.fuses, self.dtype = x, fuses, dtype or x.dtype.name
 
-    def apart(self, operation: str) -> jax.Array:
-        """The array, fenced if it could merge with the operation."""
-        return fence(self.x) if self.meets(operation) else self.x
+    def before(self, operation: Fuses) -> jax.Array:
+        """The array as the operation may take it: fenced if the two would fuse."""
+        return fence(self.x) if self.fuses & operation else self.x
 
-    def meets(self, operation: str) -> bool:
-        return bool(set(operation) & set(self.merges))
-
-    def then(self, x: jax.Array, merges: str) -> Exact:
+    def then(self, x: jax.Array, fuses: Fuses) -> Rounded:
         """The result of an operation on this, rounded to this dtype."""
         if self.dtype in _ROUND:
-            return Exact(_ROUND[self.dtype](x), "", self.dtype)
-        return type(self)(x, merges, self.dtype)
+            return Rounded(_ROUND[self.dtype](x), fuses & _UNDER_ROUNDING[self.dtype], self.dtype)
+        return type(self)(x, fuses, self.dtype)
 
     def __add__(self, other):
         a, b, like = _meet(self, other)
-        a, b, merges = _addends(a, b, minus=False)
-        return like.then(a + b, merges)
+        a, b, fuses = _addends(a, b, minus=False)
+        return like.then(a + b, fuses)
 
     def __sub__(self, other):
         a, b, like = _meet(self, other)
-        a, b, merges = _addends(a, b, minus=True)
-        return like.then(a - b, merges)
+        a, b, fuses = _addends(a, b, minus=True)
+        return like.then(a - b, fuses)
 
     def __mul__(self, other):
         a, b, like = _meet(self, other)
         scaled = a.x.ndim != b.x.ndim or not a.x.ndim  # only a scalar factor can be folded into the next one
-        return like.then(a.apart("*") * b.apart("*"), ("+*" if scaled else "+") + _if_dropped(1, a, b))
+        fuses = Fuses.ADD | Fuses.SCALE if scaled else Fuses.ADD
+        return like.then(a.before(Fuses.SCALE) * b.before(Fuses.SCALE), fuses | _if_dropped(1, a, b))
 
     def __truediv__(self, other):
         """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has another's sign."""
         a, b, like = _meet(self, other)
-        numerator = a.apart("/")
+        fuses, numerator = Fuses.DIVIDE | _if_dropped(1, a, b), a.before(Fuses.DIVIDE)
         if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
-            return like.then(divided_by_scalar(numerator, b.x), "/" + _if_dropped(1, a, b))
-        merging = b.meets("/r") or not b.x.ndim
+            return like.then(divided_by_scalar(numerator, b.x), fuses)
+        merging = b.fuses & (Fuses.DIVIDE | Fuses.DIVIDE_BY) or not b.x.ndim
         unknown = b.x if isinstance(numerator, np.ndarray) else numerator  # a constant's zero would be one too
-        return like.then(numerator / (b.x + signed_zero(unknown) if merging else b.x), "/" + _if_dropped(1, a, b))
+        return like.then(numerator / (b.x + signed_zero(unknown) if merging else b.x), fuses)
 
     def __neg__(self):
-        return type(self)(-self.x, self.merges.replace("/", ""), self.dtype)
+        return type(self)(-self.x, self.fuses & ~Fuses.DIVIDE, self.dtype)
 
     def __radd__(self, other):
         return self.constant(other) + self
@@ -137,12 +149,12 @@ class Exact:
     def __rtruediv__(self, other):
         return self.constant(other) / self
 
-    def constant(self, number) -> Exact:
+    def constant(self, number) -> Rounded:
         """A Python number in the dtype that this is computed in."""
-        return type(self)(np.asarray(number, self.x.dtype), "c", self.dtype)
+        return type(self)(np.asarray(number, self.x.dtype), Fuses.ADD_CONSTANT, self.dtype)
 
 
-class Scalar(Exact):
+class Scalar(Rounded):
     """A hyper-parameter known only at run time: float64 among its kind, rounded once where it meets a leaf.
 
     Needs `jax.enable_x64(True)` around it, which the shell provides.
@@ -150,8 +162,8 @@ class Scalar(Exact):
 
     __slots__ = ("ahead",)
 
-    def __init__(self, x: Any, merges: str = "+", dtype: str | None = None):
-        super().__init__(x, merges, dtype)
+    def __init__(self, x: Any, fuses: Fuses = Fuses.ADD, dtype: str | None = None):
+        super().__init__(x, fuses, dtype)
         self.ahead: dict[str, jax.Array] = {}  # itself by dtype, where `round_ahead` was called
 
     def __neg__(self):
@@ -159,19 +171,19 @@ class Scalar(Exact):
         negated.ahead = {to: -x for to, x in self.ahead.items()}
         return negated
 
-    def rounded(self, like: Exact) -> Exact:
+    def rounded(self, like: Rounded) -> Rounded:
         """In the dtype that `like` is computed in."""
         to = like.x.dtype.name
-        return Exact(self.ahead[to] if to in self.ahead else self.rounded_to(to), "", like.dtype)
+        return Rounded(self.ahead[to] if to in self.ahead else self.rounded_to(to), Fuses.NOTHING, like.dtype)
 
     def rounded_to(self, to: str) -> jax.Array:
         # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
         return fence(fence(self.x).astype(to))
 
 
-def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
+def _meet(a: Rounded, b) -> tuple[Rounded, Rounded, Rounded]:
     """Both operands in one dtype, and the one of them that says what the result is."""
-    if not isinstance(b, Exact):
+    if not isinstance(b, Rounded):
         return a, a.constant(b), a
     if type(a) is type(b):
         return a, b, a
@@ -181,30 +193,25 @@ def _meet(a: Exact, b) -> tuple[Exact, Exact, Exact]:
     return a, b.rounded(a), a
 
 
-def _addends(a: Exact, b: Exact, *, minus: bool) -> tuple[jax.Array, jax.Array, str]:
+def _addends(a: Rounded, b: Rounded, *, minus: bool) -> tuple[jax.Array, jax.Array, Fuses]:
     """The two arrays of a sum or difference, and what it could merge with.
 
     Where both are fenced, one zero does for both: -0 where their signs differ, added before a minus and subtracted before a plus. It may
     turn a -0 into +0, but never where the result is -0, which only -0 - +0 and -0 + -0 are. What a compiler knows of one addend (a
     constant's sign) does not take the fence from the other; but it must not know how the two signs go together.
     """
-    constants = [v for v in (a, b) if "c" in v.merges]
-    meets = "+c" if len(constants) == 2 else "+"
-    merges = ("c" if constants else "") + _if_dropped(0, a, b)
-    if a.meets(meets) and b.meets(meets) and a.x is not b.x:
+    addition = Fuses.ADD | (Fuses.ADD_CONSTANT & a.fuses & b.fuses)
+    fuses = (Fuses.ADD_CONSTANT & (a.fuses | b.fuses)) | _if_dropped(0, a, b)
+    if a.fuses & addition and b.fuses & addition and a.x is not b.x:
         zero = signed_zero(a.x, b.x)
-        return (a.x + zero, b.x + zero, merges) if minus else (a.x - zero, b.x - zero, merges)
-    return a.apart(meets), b.apart(meets), merges
+        return (a.x + zero, b.x + zero, fuses) if minus else (a.x - zero, b.x - zero, fuses)
+    return a.before(addition), b.before(addition), fuses
 
 
-def _if_dropped(number: int, a: Exact, b: Exact) -> str:
+def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
     """What an operation could merge with beside its own: if one operand is a constant that XLA drops, whatever the other could."""
     dropped = any(isinstance(v.x, np.ndarray) and not v.x.ndim and v.x == number for v in (a, b))
-    return _either(a, b) if dropped else ""
-
-
-def _either(a: Exact, b: Exact) -> str:
-    return "".join(sorted({*a.merges, *b.merges}))
+    return a.fuses | b.fuses if dropped else Fuses.NOTHING
 
 
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -218,20 +225,25 @@ def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def sqrt(a):
     """The square root; of a Python number too."""
-    if isinstance(a, Exact):
-        return a.then(jnp.sqrt(a.x), "r")
+    if isinstance(a, Rounded):
+        return a.then(jnp.sqrt(a.x), Fuses.DIVIDE_BY)
     return math.sqrt(a)
+
+
+def sign(a: Rounded) -> Rounded:
+    """+1 or -1; a zero of either sign, and NaN, as they are."""
+    return a.then(jnp.sign(a.x), Fuses.NOTHING)
 
 
 def where(condition, a: Number, b: Number) -> Scalar:
     """One of two hyper-parameters, not of two leaves."""
-    a, b = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), "c") for v in (a, b))
-    return Scalar(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), _either(a, b))
+    x, y = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), Fuses.ADD_CONSTANT) for v in (a, b))
+    return Scalar(lax.select(condition, jnp.asarray(x.x), jnp.asarray(y.x)), x.fuses | y.fuses)
 
 
-def maximum(a: Exact, b: Exact) -> Exact:
+def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
-    return type(a)(jnp.maximum(a.x, b.x), _either(a, b), a.dtype)
+    return type(a)(jnp.maximum(a.x, b.x), a.fuses | b.fuses, a.dtype)
 
 
 def power(base, t):
@@ -266,26 +278,26 @@ def barrier(*arrays):
     return jax.tree.map(lax.optimization_barrier, arrays)  # one for each: a barrier for all would make each wait for the others
 
 
-def leaf(array: jax.Array, dtype: str) -> Exact:
+def wrap(array: jax.Array, dtype: str) -> Rounded:
     """An array as kernels take it, in its own dtype, or in a wider one for halves."""
     own = array.dtype.name
     if own not in _ROUND:
-        return Exact(array)
+        return Rounded(array)
     wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
-    return Exact(wide, "", dtype)
+    return Rounded(wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
 
 
-def array(a: Exact) -> jax.Array:
+def unwrap(a: Rounded) -> jax.Array:
     """The array of a leaf, in its dtype."""
     return a.x.astype(a.dtype)
 
 
-def result(a: Exact, dtype: str | None = None) -> jax.Array:
+def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
     """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
-    return a.apart("+*/c").astype(dtype or a.dtype)
+    return a.before(Fuses.ANYTHING).astype(dtype or a.dtype)
 
 
-def known(value) -> float | None:
+def static_value(value) -> float | None:
     """A hyper-parameter's value, or None where only the run will tell: a schedule, a tracer, an array spread over hosts."""
     if isinstance(value, numbers.Real):
         return float(value)
@@ -298,7 +310,7 @@ def known(value) -> float | None:
     raise TypeError(f"a number is needed, not {value!r}")
 
 
-def off(value) -> bool:
+def is_static_zero(value) -> bool:
     """Whether a term is switched off: by a Python 0 or False only, never by what a traced hyper-parameter may hold."""
     return isinstance(value, numbers.Real) and not value
 
@@ -315,4 +327,4 @@ def scalar(value) -> Scalar | float:
     """A hyper-parameter as kernels take it: a Python number stays one, an array becomes a float64 `Scalar`."""
     if isinstance(value, numbers.Real):
         return value if isinstance(value, bool) else float(value)
-    return Scalar(barrier(jnp.asarray(value))[0].astype(jnp.float64), "")
+    return Scalar(barrier(jnp.asarray(value))[0].astype(jnp.float64), Fuses.NOTHING)

@@ -16,9 +16,9 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    square_avg: nx.Exact  # [*p]  vₜ
-    momentum_buffer: nx.Exact | None  # [*p]  bₜ
-    grad_avg: nx.Exact | None  # [*p]  aₜ
+    square_avg: nx.Rounded  # [*p]  vₜ
+    momentum_buffer: nx.Rounded | None  # [*p]  bₜ
+    grad_avg: nx.Rounded | None  # [*p]  aₜ
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -90,5 +90,9 @@ def rmsprop(
     """
     checks.at_least_zero("rmsprop", lr=learning_rate, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     hyper = Hyper(learning_rate, alpha, eps, weight_decay, momentum, centered, maximize)
-    start = {"square_avg": 0.0, "momentum_buffer": None if nx.off(momentum) else 0.0, "grad_avg": 0.0 if centered else None}
-    return transform("rmsprop", step, hyper, State, start, accumulator_dtype=accumulator_dtype)
+    initial_values = {
+        "square_avg": 0.0,
+        "momentum_buffer": None if nx.is_static_zero(momentum) else 0.0,
+        "grad_avg": 0.0 if centered else None,
+    }
+    return transform("rmsprop", step, hyper, State, initial_values, accumulator_dtype=accumulator_dtype)

@@ -15,7 +15,7 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Exact | None  # [*p]  bₜ, -0 at t = 0
+    momentum_buffer: nx.Rounded | None  # [*p]  bₜ, -0 at t = 0
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -27,11 +27,11 @@ class Hyper(NamedTuple):
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
-    added: nx.Number = 1.0  # 1 − τ, but 1 at t = 1; set by at_step
+    gradient_scale: nx.Number = 1.0  # 1 − τ, but 1 at t = 1; set by prepare
 
 
-def at_step(h):
-    return h._replace(added=nx.where(h.first, 1.0, 1 - h.dampening)) if h.dampening else h
+def prepare(h):
+    return h._replace(gradient_scale=nx.where(h.first, 1.0, 1 - h.dampening)) if h.dampening else h
 
 
 def step(g, p, s, h):
@@ -41,7 +41,7 @@ def step(g, p, s, h):
         g = g + h.weight_decay * p
     if not h.momentum:
         return -h.lr * g, s
-    b = h.momentum * s.momentum_buffer + h.added * g
+    b = h.momentum * s.momentum_buffer + h.gradient_scale * g
     d = g + h.momentum * b if h.nesterov else b
     return -h.lr * d, State(b)
 
@@ -86,5 +86,5 @@ def sgd(
     checks.not_nan("sgd", dampening=dampening)
     checks.nesterov("sgd", nesterov, momentum, dampening)
     hyper = Hyper(learning_rate, momentum, dampening, weight_decay, nesterov, maximize)
-    start = {"momentum_buffer": None if nx.off(momentum) else -0.0}
-    return transform("sgd", step, hyper, State, start, at_step=at_step, accumulator_dtype=accumulator_dtype)
+    initial_values = {"momentum_buffer": None if nx.is_static_zero(momentum) else -0.0}
+    return transform("sgd", step, hyper, State, initial_values, prepare=prepare, accumulator_dtype=accumulator_dtype)

@@ -4,7 +4,9 @@ A kernel is `step(g, p, s, h) -> (u, s)` on one leaf: gradient, parameter (None 
 `Hyper`; it returns the update that `optax.apply_updates` adds, and the next state.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,88 +23,125 @@ from . import numerics as nx
 
 
 def transform(
-    who: str,
+    name: str,
     step: Callable,
     hyper: Any,
     make_state: Callable[..., Any],
-    start: dict[str, Any],
+    initial_values: Mapping[str, float | None],
     *,
-    at_step: Callable[[Any], Any] = lambda h: h,
+    prepare: Callable[[Any], Any] = lambda h: h,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optax transform of a kernel.
 
     Args:
-        who: the name that error messages begin with.
+        name: what error messages begin with.
         step: the kernel.
         hyper: its `Hyper`: numbers, arrays [] that may be known at run time only, or schedules `count -> value`.
             `t` (1, 2, ...) and `first` (t = 1), where it has them, are set here at each step.
         make_state: its `State`.
-        start: for each field but `step` the number that it starts at, or None where this configuration keeps no such field.
-        at_step: what the kernel's module makes of the hyper-parameters once a step, in float64.
+        initial_values: for each field but `step` the number that it starts at, or None where this configuration keeps no such field.
+        prepare: what the kernel's module makes of the hyper-parameters once a step, in float64.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32.
     """
-    accumulator = checks.accumulator(who, accumulator_dtype)
-    kept = {field: value for field, value in start.items() if value is not None}
-    none = dict.fromkeys(start)
-    reads_params = not nx.off(getattr(hyper, "weight_decay", 0))
+    shell = _Shell(name, step, hyper, make_state, initial_values, prepare, checks.accumulator(name, accumulator_dtype))
+    return optax.GradientTransformationExtraArgs(shell.init, shell.update)
 
-    def init(params):
+
+@dataclass(frozen=True, eq=False)
+class _Shell:
+    """`init` and `update` of one kernel with its hyper-parameters; the arguments are those of `transform`."""
+
+    name: str
+    step: Callable
+    hyper: Any
+    make_state: Callable[..., Any]
+    initial_values: Mapping[str, float | None]
+    prepare: Callable[[Any], Any]
+    accumulator: str | None
+
+    @functools.cached_property
+    def kept(self) -> dict[str, float]:
+        """The fields that this configuration keeps, with the number that each starts at."""
+        return {field: value for field, value in self.initial_values.items() if value is not None}
+
+    @property
+    def reads_params(self) -> bool:
+        return not nx.is_static_zero(getattr(self.hyper, "weight_decay", 0))
+
+    def init(self, params):
+        """The state before the first step."""
         for path, leaf in tree_flatten_with_path(params)[0]:
-            path, name = f"params{keystr(path)}", jnp.result_type(leaf).name
-            checks.floating(who, path, name)
-            checks.eps_survives(who, path, nx.state_dtype(name, accumulator), getattr(hyper, "eps", None))
+            path, dtype = f"params{keystr(path)}", jnp.result_type(leaf).name
+            checks.floating(self.name, path, dtype)
+            checks.eps_survives(self.name, path, nx.state_dtype(dtype, self.accumulator), getattr(self.hyper, "eps", None))
         trees = {
-            field: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value, dtype=_state_dtype(leaf)), params)
-            for field, value in kept.items()
+            field: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value, dtype=self.state_dtype(leaf)), params)
+            for field, value in self.kept.items()
         }
-        return make_state(**(none | trees), step=counter(params))
+        return self.state(trees, step=counter(params))
 
-    def update(updates, state, params=None, **extra_args):
+    def update(self, updates, state, params=None, **extra_args):
+        """The updates and the next state: hyper-parameters once, then the kernel on each leaf."""
         del extra_args
-        if reads_params and params is None:
-            raise ValueError(f"{who}: weight_decay needs the parameters; call update(updates, state, params).")
         updates = jax.tree.map(_array, updates)
+        self.check(updates, params)
         gradients, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
-        for path, g in _leaves(updates):
-            if g is not None:
-                checks.floating(who, path, jnp.result_type(g).name)
-        columns = {field: _column(who, updates, getattr(state, field), field, _state_dtype) for field in kept}
-        columns["p"] = _column(who, updates, params if reads_params else None, "parameter", jnp.result_type)
-
-        values = {field: jnp.asarray(value(state.step)) if callable(value) else value for field, value in hyper._asdict().items()}
-        for field, value in values.items():
-            checks.not_half(who, field, getattr(value, "dtype", None))
+        inputs = self.inputs(updates, state, params)
+        values = self.values(state.step)
         t = optax.safe_increment(state.step)
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
-            at_t = {"t": nx.scalar(t), "first": t == 1}
-            h = {field: at_t[field] if field in at_t else nx.scalar(value) for field, value in values.items()}
-            h = at_step(type(hyper)(**h))
-            nx.round_ahead(h, {_state_dtype(g).name for g in gradients if g is not None})
-            leaf = partial(step_leaf, h)
+            step_leaf = partial(self.step_leaf, self.prepared(values, t, gradients))
             if isinstance(t, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
-                leaf = jax.jit(leaf)
-            done = []
-            for g, *own in zip(gradients, *columns.values(), strict=True):
-                own = dict(zip(columns, own, strict=True))
-                done.append((None, own) if g is None else leaf(g, own))
+                step_leaf = jax.jit(step_leaf)
+            outputs = [(None, own) if g is None else step_leaf(g, own) for g, own in zip(gradients, inputs, strict=True)]
+        trees = {field: treedef.unflatten([own[field] for _, own in outputs]) for field in self.kept}
+        return treedef.unflatten([u for u, _ in outputs]), self.state(trees, step=t)
 
-        trees = {field: treedef.unflatten([own[field] for _, own in done]) for field in kept}
-        return treedef.unflatten([u for u, _ in done]), make_state(**(none | trees), step=t)
+    def check(self, updates, params) -> None:
+        """Raise where the gradients are not floating point, or the parameters are needed and not there."""
+        if self.reads_params and params is None:
+            raise ValueError(f"{self.name}: weight_decay needs the parameters; call update(updates, state, params).")
+        for path, g in _leaves(updates):
+            if g is not None:
+                checks.floating(self.name, path, jnp.result_type(g).name)
 
-    def step_leaf(h, g, own):
+    def inputs(self, updates, state, params) -> list[dict]:
+        """For each leaf its state by field, and its parameter as "p" (None where the rule does not read it)."""
+        columns = {field: _column(self.name, updates, getattr(state, field), field, self.state_dtype) for field in self.kept}
+        columns["p"] = _column(self.name, updates, params if self.reads_params else None, "parameter", jnp.result_type)
+        return [dict(zip(columns, own, strict=True)) for own in zip(*columns.values(), strict=True)]
+
+    def values(self, step) -> dict[str, Any]:
+        """The hyper-parameters, schedules called with the count of the steps done."""
+        values = {field: jnp.asarray(value(step)) if callable(value) else value for field, value in self.hyper._asdict().items()}
+        for field, value in values.items():
+            checks.not_half(self.name, field, getattr(value, "dtype", None))
+        return values
+
+    def prepared(self, values, t, gradients) -> Any:
+        """The kernel's `Hyper` at step t, as kernels take it, rounded for the dtypes of the leaves."""
+        at_t = {"t": nx.scalar(t), "first": t == 1}
+        h = {field: at_t[field] if field in at_t else nx.scalar(value) for field, value in values.items()}
+        h = self.prepare(type(self.hyper)(**h))
+        nx.round_ahead(h, {self.state_dtype(g).name for g in gradients if g is not None})
+        return h
+
+    def step_leaf(self, h, g, own):
         """One leaf through the kernel: arrays in, arrays out."""
-        dtype, kept_dtype = jnp.result_type(g).name, _state_dtype(g).name
+        dtype, kept_dtype = jnp.result_type(g).name, self.state_dtype(g).name
         g, own = nx.barrier(g, own)
-        exact = {field: None if array is None else nx.leaf(array, kept_dtype) for field, array in own.items()}
-        p = exact.pop("p")
-        u, s = step(nx.leaf(g, kept_dtype), p, make_state(**(none | exact)), h)
-        return nx.result(u, dtype), {field: nx.array(getattr(s, field)) for field in exact}
+        wrapped = {field: None if array is None else nx.wrap(array, kept_dtype) for field, array in own.items()}
+        p = wrapped.pop("p")
+        u, s = self.step(nx.wrap(g, kept_dtype), p, self.state(wrapped), h)
+        return nx.finish(u, dtype), {field: nx.unwrap(getattr(s, field)) for field in wrapped}
 
-    def _state_dtype(leaf):
-        return np.dtype(nx.state_dtype(jnp.result_type(leaf).name, accumulator))
+    def state(self, fields, **step) -> Any:
+        """The kernel's `State`, None where this configuration keeps no such field."""
+        return self.make_state(**(dict.fromkeys(self.initial_values) | fields), **step)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def state_dtype(self, leaf) -> np.dtype:
+        return np.dtype(nx.state_dtype(jnp.result_type(leaf).name, self.accumulator))
 
 
 def _array(leaf):
@@ -110,7 +149,7 @@ def _array(leaf):
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
-def _column(who, updates, tree, what, dtype_of):
+def _column(name, updates, tree, what, dtype_of):
     """The leaves of a tree that must look like `updates` (None where there is no gradient), in the order of its leaves."""
     expected, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     if tree is None:
@@ -119,12 +158,12 @@ def _column(who, updates, tree, what, dtype_of):
     if treedef != its_treedef:
         there = dict(_leaves(tree))
         for path, _ in _leaves(updates):
-            checks.present(who, path, what, path in there)
-        raise ValueError(f"{who}: the {what} has another tree than the gradients: {its_treedef}, gradients {treedef}.")
+            checks.present(name, path, what, path in there)
+        raise ValueError(f"{name}: the {what} has another tree than the gradients: {its_treedef}, gradients {treedef}.")
     for (path, g), leaf in zip(_leaves(updates), leaves, strict=True):
         if g is not None:
-            checks.present(who, path, what, leaf is not None)
-            checks.alike(who, path, what, jnp.shape(leaf), jnp.result_type(leaf).name, jnp.shape(g), dtype_of(g).name)
+            checks.present(name, path, what, leaf is not None)
+            checks.alike(name, path, what, jnp.shape(leaf), jnp.result_type(leaf).name, jnp.shape(g), dtype_of(g).name)
     return leaves
 
 

@@ -184,7 +184,7 @@ def _run(trial: Trial) -> Result:
         source = gradients(trial.stream, params, trial.seed)
     result.reports = compare_all(
         {OURS: row.tx, **({"optax": row.stock_tx} if trial.with_stock else {})},
-        {"torch_ref": row.torch, **({"torch.optim": row.stock_torch} if trial.with_stock else {})},
+        {"torch_ref": row.torch, **({"torch.optim": row.stock_torch} if trial.with_stock and row.stock_torch else {})},
         params,
         source,
         steps=trial.steps,

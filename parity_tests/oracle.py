@@ -1,6 +1,6 @@
 """The rules once more, by people who have not read the kernels: one rounding per operation, done by MPFR, number by number.
 
-`RULES[name](numbers, g, p, state, t, **arguments) -> (u, state)` is written over any kind of number, and two kinds are here:
+Each optimizer is a function of its name, `rule(g, p, state, t, **arguments) -> (u, state)`, over any kind of number. Two kinds are here:
 - `Rounded`: a number of float32 or float64 that rounds each result to nearest-even, and flushes what is too small. It says what the
   right bits are.
 - `Bounded`: the exact value (400 bits) with a bound on the error that `Rounded` can have collected on its way there. It says that the
@@ -105,6 +105,12 @@ class Rounded:
     def sqrt(self):
         return self._rounded(gmpy2.sqrt, self)
 
+    def sign(self):
+        """±1; a zero and NaN as they are; what the processor flushes is a zero."""
+        value = self._flushed(self.value)
+        whole = value if value == 0 or gmpy2.is_nan(value) else gmpy2.copy_sign(gmpy2.mpfr(1), value)
+        return Rounded(whole, self.format)
+
     def largest(self, o):
         """The larger one; NaN if one is."""
         if gmpy2.is_nan(self.value):
@@ -170,6 +176,10 @@ class Bounded:
         with self.EXACT:
             root, least = gmpy2.sqrt(self.value), gmpy2.sqrt(max(self.value - self.bound, 0))
             return self._result(root, self.bound / (root + least) if self.bound else 0)
+
+    def sign(self):
+        """±1, exact where the bound leaves no doubt."""
+        return Bounded(gmpy2.sign(self.value), self.format, 0 if abs(self.value) > self.bound else 2)
 
     def largest(self, o):
         """The larger value, with the larger bound: |max(a, b) - max(x, y)| <= max(|a - x|, |b - y|)."""
@@ -259,6 +269,15 @@ def adamw(g, p, state, t, learning_rate, weight_decay=1e-2, **arguments):
     return adam(g, p, state, t, learning_rate, weight_decay=weight_decay, decoupled=True, **arguments)
 
 
+def lion(g, p, state, t, learning_rate, b1=0.9, b2=0.99, weight_decay=0.0, maximize=False):
+    g = -g if maximize else g
+    average = state["exp_avg"]
+    direction = (b1 * average + (1 - b1) * g).sign()
+    if weight_decay:
+        direction = direction + weight_decay * p
+    return -(learning_rate * direction), {"exp_avg": b2 * average + (1 - b2) * g}
+
+
 def binary_power(base: float, t: int) -> float:
     """base^t from the binary digits of t, the least one first, each product rounded to float64."""
     squares = itertools.accumulate(range(t.bit_length() - 1), lambda square, _: square * square, initial=base)
@@ -270,12 +289,9 @@ def _gradient(g, p, weight_decay, maximize):
     return g + weight_decay * p if weight_decay else g
 
 
-RULES = {"sgd": sgd, "momentum": momentum, "adagrad": adagrad, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
-
-
 def walk(kind: type, optimizer: str, arguments: dict, params: np.ndarray, gradients: list[np.ndarray]) -> list[tuple[list, dict]]:
     """Parameters and state after each step, as lists of numbers of a kind, `Rounded` or `Bounded`."""
-    own = FORMATS[params.dtype.name]
+    own, rule = FORMATS[params.dtype.name], globals()[optimizer]
     arguments = dict(arguments)
     wide = FORMATS[arguments.pop("accumulator_dtype", params.dtype.name)]
     zeros = collections.defaultdict(lambda: kind(0, wide))  # what every average starts at
@@ -284,7 +300,7 @@ def walk(kind: type, optimizer: str, arguments: dict, params: np.ndarray, gradie
     for t, gradient in enumerate(gradients, 1):
         for i, (g, (p, state)) in enumerate(zip(gradient.tolist(), elements, strict=True)):
             at_p = p if wide is own else p.into(wide)
-            u, state = RULES[optimizer](kind(g, wide), at_p, state, t, **arguments)
+            u, state = rule(kind(g, wide), at_p, state, t, **arguments)
             elements[i] = (p + (u if wide is own else u.into(own)), state)
         seen.append(([p for p, _ in elements], {field: [s[field] for _, s in elements] for field in elements[0][1]}))
     return seen

@@ -6,86 +6,31 @@ import pytest
 import torch
 
 import jaxopt_impl
-import torch_ref
-from optparity.registry import in_torch
+from optparity.registry import OPTIMIZERS, Row
 
-NAN = float("nan")
-ARGUMENTS = [
-    ("sgd", {"learning_rate": -0.1}, ValueError, "Invalid learning rate: -0.1 (sgd: lr >= 0)"),
-    ("sgd", {"learning_rate": NAN}, ValueError, "Invalid learning rate: nan (sgd: lr >= 0)"),
-    ("sgd", {"momentum": -0.5}, ValueError, "Invalid momentum value: -0.5 (sgd: momentum >= 0)"),
-    ("sgd", {"momentum": NAN}, ValueError, "Invalid momentum value: nan (sgd: momentum >= 0)"),
-    ("sgd", {"weight_decay": -1.0}, ValueError, "Invalid weight_decay value: -1.0 (sgd: weight_decay >= 0)"),
-    ("sgd", {"weight_decay": NAN}, ValueError, "Invalid weight_decay value: nan (sgd: weight_decay >= 0)"),
-    ("sgd", {"dampening": NAN}, ValueError, "Invalid dampening value: nan (sgd: dampening is a number)"),
-    ("sgd", {"momentum": "0.9"}, TypeError, "Invalid momentum: a number is needed, not '0.9' (sgd: momentum is a number)"),
-    ("sgd", {"momentum": None}, TypeError, "Invalid momentum: a number is needed, not None (sgd: momentum is a number)"),
-    (
-        "sgd",
-        {"nesterov": True},
-        ValueError,
-        "Nesterov momentum requires a momentum and zero dampening (sgd: momentum > 0, dampening = 0; got momentum 0.0, dampening 0.0)",
-    ),
-    (
-        "sgd",
-        {"nesterov": True, "momentum": 0.9, "dampening": 0.1},
-        ValueError,
-        "Nesterov momentum requires a momentum and zero dampening (sgd: momentum > 0, dampening = 0; got momentum 0.9, dampening 0.1)",
-    ),
-    ("momentum", {"learning_rate": -1.0}, ValueError, "Invalid learning rate: -1.0 (momentum: lr >= 0)"),
-    ("momentum", {"momentum": -0.5}, ValueError, "Invalid momentum value: -0.5 (momentum: momentum >= 0)"),
-    ("momentum", {"weight_decay": NAN}, ValueError, "Invalid weight_decay value: nan (momentum: weight_decay >= 0)"),
-    ("adagrad", {"learning_rate": -1.0}, ValueError, "Invalid learning rate: -1.0 (adagrad: lr >= 0)"),
-    ("adagrad", {"lr_decay": -0.5}, ValueError, "Invalid lr_decay value: -0.5 (adagrad: lr_decay >= 0)"),
-    ("adagrad", {"weight_decay": -0.5}, ValueError, "Invalid weight_decay value: -0.5 (adagrad: weight_decay >= 0)"),
-    ("adagrad", {"eps": -1e-8}, ValueError, "Invalid epsilon value: -1e-08 (adagrad: eps >= 0)"),
-    ("adagrad", {"eps": NAN}, ValueError, "Invalid epsilon value: nan (adagrad: eps >= 0)"),
-    ("rmsprop", {"alpha": -0.1}, ValueError, "Invalid alpha value: -0.1 (rmsprop: alpha >= 0)"),
-    ("rmsprop", {"eps": NAN}, ValueError, "Invalid epsilon value: nan (rmsprop: eps >= 0)"),
-    ("rmsprop", {"momentum": -1}, ValueError, "Invalid momentum value: -1.0 (rmsprop: momentum >= 0)"),
-    ("rmsprop", {"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1.0 (rmsprop: weight_decay >= 0)"),
-    ("adam", {"learning_rate": NAN}, ValueError, "Invalid learning rate: nan (adam: lr >= 0)"),
-    ("adam", {"b1": 1.0}, ValueError, "Invalid beta parameter at index 0: 1.0 (adam: 0 <= b1 < 1)"),
-    ("adam", {"b2": NAN}, ValueError, "Invalid beta parameter at index 1: nan (adam: 0 <= b2 < 1)"),
-    ("adam", {"eps": -1e-8}, ValueError, "Invalid epsilon value: -1e-08 (adam: eps >= 0)"),
-    ("adamw", {"weight_decay": -1}, ValueError, "Invalid weight_decay value: -1.0 (adamw: weight_decay >= 0)"),
-    ("adamw", {"b2": -0.1}, ValueError, "Invalid beta parameter at index 1: -0.1 (adamw: 0 <= b2 < 1)"),
-    (
-        "adamw",
-        {"accumulator_dtype": "float64"},
-        ValueError,
-        "adamw: accumulator_dtype float64 is not supported; float32 or None is needed.",
-    ),
-    ("adam", {"accumulator_dtype": "foo"}, ValueError, "adam: accumulator_dtype foo is not supported; float32 or None is needed."),
-    (
-        "adagrad",
-        {"initial_accumulator_value": -0.1},
-        ValueError,
-        "Invalid initial_accumulator_value value: -0.1 (adagrad: initial_accumulator_value >= 0)",
-    ),
-]
+ARGUMENTS = [(entry, refused) for entry in OPTIMIZERS.values() for refused in entry.refused]
 
 
-@pytest.mark.parametrize(("name", "arguments", "error", "message"), ARGUMENTS)
-def test_arguments(name, arguments, error, message):
-    arguments = {"learning_rate": 0.1, **arguments}
-    with pytest.raises(error) as ours:
-        jaxopt_impl.OPTIMIZERS[name](**arguments)
-    with pytest.raises(error) as theirs:
-        torch_ref.OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2))], **in_torch(arguments))
-    assert str(ours.value) == str(theirs.value) == message
+@pytest.mark.parametrize(("entry", "refused"), ARGUMENTS, ids=lambda value: getattr(value, "name", None))
+def test_arguments(entry, refused):
+    arguments = {"learning_rate": 0.1, **refused.arguments}
+    with pytest.raises(refused.error) as ours:
+        entry.jax(**arguments)
+    with pytest.raises(refused.error) as theirs:
+        entry.torch([torch.nn.Parameter(torch.ones(2))], **entry.in_torch(arguments))
+    assert str(ours.value) == str(theirs.value) == refused.message
 
 
-def jax_step(name, params, gradients, change):
+def jax_step(row, params, gradients, change):
     """Init, then one update with a state that `change` made of the right one."""
-    tx = jaxopt_impl.OPTIMIZERS[name](0.1, **({"momentum": 0.9} if name == "sgd" else {}))
+    tx = row.tx
     params = [jnp.asarray(p) for p in params]
     tx.update([jnp.asarray(g) for g in gradients], change(tx.init(params)), params)
 
 
-def torch_step(name, params, gradients, change):
+def torch_step(row, params, gradients, change):
     parameters = [torch.nn.Parameter(torch.from_numpy(p), requires_grad=p.dtype.kind == "f") for p in params]
-    optimizer = torch_ref.OPTIMIZERS[name](parameters, lr=0.1, **({"momentum": 0.9} if name == "sgd" else {}))
+    optimizer = row.torch(parameters)
     for p, g in zip(parameters, gradients, strict=True):
         p.grad = torch.from_numpy(g)
     optimizer.step()
@@ -134,10 +79,11 @@ LEAVES = [  # name, params, gradients, what is done to the state in JAX (of the 
 ]
 
 
-@pytest.mark.parametrize("name", jaxopt_impl.OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(("params", "in_jax", "in_torch", "error", "message"), [row[1:] for row in LEAVES], ids=[row[0] for row in LEAVES])
 def test_leaves(name, params, in_jax, in_torch, error, message):
-    field = {"adagrad": "sum", "rmsprop": "square_avg", "adam": "exp_avg", "adamw": "exp_avg"}.get(name, "momentum_buffer")
+    row = Row(name, "all")  # every optimizer keeps something with all its flags
+    field = next(field for field, value in row.tx.init(jnp.zeros(1))._asdict().items() if value is not None)
 
     def change_jax(state):
         return state._replace(**{field: in_jax(getattr(state, field))}) if in_jax else state
@@ -148,9 +94,9 @@ def test_leaves(name, params, in_jax, in_torch, error, message):
             in_torch(state, i, field)
 
     with pytest.raises(error) as ours:
-        jax_step(name, params, params, change_jax)
+        jax_step(row, params, params, change_jax)
     with pytest.raises(error) as theirs:
-        torch_step(name, params, params, change_torch)
+        torch_step(row, params, params, change_torch)
     assert str(ours.value) == str(theirs.value) == message.format(who=name, field=field)
 
 
@@ -173,4 +119,4 @@ def test_trees_that_do_not_match():
 
 
 def test_messages_are_one_line():
-    assert all("\n" not in row[-1] for row in [*ARGUMENTS, *LEAVES])
+    assert all("\n" not in message for message in [*(refused.message for _, refused in ARGUMENTS), *(row[-1] for row in LEAVES)])

@@ -6,8 +6,6 @@ import importlib
 import inspect
 from pathlib import Path
 
-import jaxopt_impl
-import torch_ref
 from optparity.registry import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
@@ -16,11 +14,11 @@ ROOT = Path(__file__).parent.parent
 def optimizers() -> str:
     """A line for each optimizer: names, recurrence, state."""
     lines = ["| JAX | PyTorch | recurrence | state |", "|---|---|---|---|"]
-    for name in OPTIMIZERS:
-        module = importlib.import_module(jaxopt_impl.OPTIMIZERS[name].__module__)
-        recurrence = "<br>".join(_recurrence(inspect.getdoc(jaxopt_impl.OPTIMIZERS[name]) or ""))
+    for name, entry in OPTIMIZERS.items():
+        module = importlib.import_module(entry.jax.__module__)
+        recurrence = "<br>".join(_recurrence(inspect.getdoc(entry.jax) or ""))
         fields = ", ".join(f"`{field}`" for field in module.State._fields)
-        lines.append(f"| `jaxopt_impl.{name}` | `torch_ref.{torch_ref.OPTIMIZERS[name].__name__}` | {recurrence} | {fields} |")
+        lines.append(f"| `jaxopt_impl.{name}` | `torch_ref.{entry.torch_name}` | {recurrence} | {fields} |")
     return "\n".join(lines)
 
 

@@ -2,11 +2,10 @@
 
 from .adagrad import AdaGrad
 from .adam import Adam, AdamW
+from .lion import Lion
 from .momentum import Momentum
 from .rmsprop import RMSprop
 from .schedule import ScheduleLR
 from .sgd import SGD
 
-OPTIMIZERS = {"sgd": SGD, "momentum": Momentum, "adagrad": AdaGrad, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
-
-__all__ = ["OPTIMIZERS", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "RMSprop", "ScheduleLR"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Lion", "Momentum", "RMSprop", "ScheduleLR"]

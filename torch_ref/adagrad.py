@@ -12,7 +12,7 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    sum: nx.Exact  # [*p]  Gₜ, initial_accumulator_value at t = 0
+    sum: nx.Rounded  # [*p]  Gₜ, initial_accumulator_value at t = 0
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -24,10 +24,10 @@ class Hyper(NamedTuple):
     eps_in_sqrt: bool
     maximize: bool
     t: nx.Number = 1  # set by the shell
-    lr_t: nx.Number = 0.0  # ηₜ, set by at_step
+    lr_t: nx.Number = 0.0  # ηₜ, set by prepare
 
 
-def at_step(h):
+def prepare(h):
     return h._replace(lr_t=h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr)
 
 
@@ -62,8 +62,8 @@ class AdaGrad(RoundedOnce):
         tensor([0.5000])
     """
 
-    who, rule, at_step, Hyper, State = "adagrad", step, at_step, Hyper, State
-    added: ClassVar = {"eps_in_sqrt": False}
+    name, rule, prepare, Hyper, State = "adagrad", step, prepare, Hyper, State
+    extra_keys: ClassVar = {"eps_in_sqrt": False}
 
     def __init__(
         self,
@@ -111,5 +111,5 @@ class AdaGrad(RoundedOnce):
         checks.at_least_zero("adagrad", lr=group["lr"], lr_decay=group["lr_decay"], weight_decay=group["weight_decay"])
         checks.at_least_zero("adagrad", initial_accumulator_value=group["initial_accumulator_value"], eps=group["eps"])
 
-    def start(self, group):
+    def initial_values(self, group):
         return {"sum": group["initial_accumulator_value"]}

@@ -16,9 +16,9 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    exp_avg: nx.Exact  # [*p]  mₜ
-    exp_avg_sq: nx.Exact  # [*p]  vₜ
-    max_exp_avg_sq: nx.Exact | None  # [*p]  max(v₁ … vₜ)
+    exp_avg: nx.Rounded  # [*p]  mₜ
+    exp_avg_sq: nx.Rounded  # [*p]  vₜ
+    max_exp_avg_sq: nx.Rounded | None  # [*p]  max(v₁ … vₜ)
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -32,12 +32,12 @@ class Hyper(NamedTuple):
     maximize: bool
     decoupled_weight_decay: bool
     t: nx.Number = 1  # set by the shell
-    step_size: nx.Number = 0.0  # ηₜ, set by at_step
-    bc2_sqrt: nx.Number = 0.0  # cₜ, set by at_step
-    decay: nx.Number = 0.0  # ηλ, set by at_step
+    step_size: nx.Number = 0.0  # ηₜ, set by prepare
+    bc2_sqrt: nx.Number = 0.0  # cₜ, set by prepare
+    decay: nx.Number = 0.0  # ηλ, set by prepare
 
 
-def at_step(h):
+def prepare(h):
     step_size = h.lr / (1 - nx.power(h.b1, h.t))
     bc2_sqrt = nx.sqrt(1 - nx.power(h.b2, h.t))
     return h._replace(step_size=step_size, bc2_sqrt=bc2_sqrt, decay=h.lr * h.weight_decay)
@@ -76,7 +76,7 @@ class Adam(RoundedOnce):
         tensor([0.5000])
     """
 
-    who, rule, at_step, Hyper, State = "adam", step, at_step, Hyper, State
+    name, rule, prepare, Hyper, State = "adam", step, prepare, Hyper, State
 
     def __init__(
         self,
@@ -115,19 +115,15 @@ class Adam(RoundedOnce):
         b1, b2 = betas = group["betas"]
         self._one_element(**{"betas[0]": b1, "betas[1]": b2})
         if len({isinstance(beta, Tensor) for beta in betas}) > 1 or any(isinstance(beta, int) for beta in betas):
-            raise ValueError(f"betas must be either both floats or both Tensors ({self.who}: got {betas})")
+            raise ValueError(f"betas must be either both floats or both Tensors ({self.name}: got {betas})")
         for name, value in {"lr": group["lr"], "betas[0]": b1, "betas[1]": b2}.items():
             if isinstance(value, Tensor) and group["foreach"] and not group["capturable"]:
-                raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True ({self.who})")
-        checks.at_least_zero(self.who, lr=group["lr"], eps=group["eps"], weight_decay=group["weight_decay"])
-        checks.beta(self.who, 0, "b1", b1)
-        checks.beta(self.who, 1, "b2", b2)
+                raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True ({self.name})")
+        checks.at_least_zero(self.name, lr=group["lr"], eps=group["eps"], weight_decay=group["weight_decay"])
+        checks.beta(self.name, 0, "b1", b1)
+        checks.beta(self.name, 1, "b2", b2)
 
-    def hyper(self, group):
-        b1, b2 = group["betas"]
-        return {**super().hyper(group), "b1": b1, "b2": b2}
-
-    def start(self, group):
+    def initial_values(self, group):
         return {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0 if group["amsgrad"] else None}
 
 
@@ -149,7 +145,7 @@ class AdamW(Adam):
         tensor([0.2500])
     """
 
-    who = "adamw"
+    name = "adamw"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Exact  # [*p]  vₜ, 0 at t = 0
+    momentum_buffer: nx.Rounded  # [*p]  vₜ, 0 at t = 0
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -51,8 +51,8 @@ class Momentum(RoundedOnce):
         tensor([0.5000])
     """
 
-    who, rule, Hyper, State = "momentum", step, Hyper, State
-    counts = False
+    name, rule, Hyper, State = "momentum", step, Hyper, State
+    has_step = False
 
     def __init__(
         self,
@@ -82,5 +82,5 @@ class Momentum(RoundedOnce):
     def check(self, group):
         checks.at_least_zero("momentum", lr=group["lr"], momentum=group["momentum"], weight_decay=group["weight_decay"])
 
-    def start(self, group):
+    def initial_values(self, group):
         return {"momentum_buffer": 0.0}

@@ -23,7 +23,7 @@ Count = Tensor | None
 Number = float  # a hyper-parameter
 
 
-class Exact:
+class Rounded:
     """A tensor on which + - * / round once, to its dtype; Python numbers are rounded to the dtype of the computation first."""
 
     __slots__ = ("dtype", "x")
@@ -31,9 +31,9 @@ class Exact:
     def __init__(self, x: Tensor, dtype: str | None = None):
         self.x, self.dtype = x, dtype or dtype_name(x.dtype)
 
-    def then(self, x: Tensor) -> Exact:
+    def then(self, x: Tensor) -> Rounded:
         """The result of an operation on this, rounded to this dtype."""
-        return Exact(x.to(getattr(torch, self.dtype)).float() if self.dtype in HALVES else x, self.dtype)
+        return Rounded(x.to(getattr(torch, self.dtype)).float() if self.dtype in HALVES else x, self.dtype)
 
     def __add__(self, other):
         return self.then(self.x + _operand(other))
@@ -48,18 +48,18 @@ class Exact:
         return self.then(self.x / torch.as_tensor(_operand(other), dtype=self.x.dtype, device=self.x.device))
 
     def __neg__(self):
-        return Exact(-self.x, self.dtype)
+        return Rounded(-self.x, self.dtype)
 
     __radd__, __rmul__ = __add__, __mul__
 
 
 def _operand(other) -> Tensor | float:
-    return other.x if isinstance(other, Exact) else other
+    return other.x if isinstance(other, Rounded) else other
 
 
 def sqrt(a):
     """Correctly rounded on every device: NumPy's on CPU, elsewhere through float64 (enough for float32); of a Python number too."""
-    if not isinstance(a, Exact):
+    if not isinstance(a, Rounded):
         return math.sqrt(a)
     if a.x.device.type != "cpu":
         return a.then(a.x.double().sqrt().to(a.x.dtype))
@@ -69,14 +69,19 @@ def sqrt(a):
     return a.then(root)
 
 
+def sign(a: Rounded) -> Rounded:
+    """+1 or -1; a zero of either sign, and NaN, as they are (torch.sign makes +0 of each)."""
+    return a.then(torch.where(a.x.isnan(), a.x, torch.copysign((a.x != 0).to(a.x.dtype), a.x)))
+
+
 def where(condition: bool, a: Number, b: Number) -> Number:
     """One of two hyper-parameters, not of two leaves."""
     return a if condition else b
 
 
-def maximum(a: Exact, b: Exact) -> Exact:
+def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
-    return Exact(torch.maximum(a.x, b.x), a.dtype)
+    return Rounded(torch.maximum(a.x, b.x), a.dtype)
 
 
 def power(base: float, t: float) -> float:
@@ -106,22 +111,22 @@ def rounded_to(number: float, dtype: str) -> float:
     return float(torch.tensor(number, dtype=getattr(torch, dtype)))
 
 
-def leaf(tensor: Tensor, dtype: str) -> Exact:
+def wrap(tensor: Tensor, dtype: str) -> Rounded:
     """A tensor as kernels take it, in its own dtype, or in a wider one for halves."""
-    return Exact(tensor.float(), dtype) if dtype_name(tensor.dtype) in HALVES else Exact(tensor)
+    return Rounded(tensor.float(), dtype) if dtype_name(tensor.dtype) in HALVES else Rounded(tensor)
 
 
-def array(a: Exact) -> Tensor:
+def unwrap(a: Rounded) -> Tensor:
     """The tensor of a leaf, in its dtype."""
     return a.x.to(getattr(torch, a.dtype))
 
 
-def result(a: Exact, dtype: str) -> Tensor:
+def finish(a: Rounded, dtype: str) -> Tensor:
     """The tensor of a finished update, rounded to the parameter's dtype."""
     return a.x.to(getattr(torch, dtype))
 
 
-def known(value) -> float:
+def static_value(value) -> float:
     """A hyper-parameter's value."""
     if isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.numel() == 1):
         return float(value)

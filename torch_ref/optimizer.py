@@ -1,7 +1,7 @@
 """The shell that makes a torch.optim.Optimizer of a kernel: groups, state, closures, checkpoints. Knows no rule by name.
 
 A kernel is `step(g, p, s, h) -> (u, s)` on one parameter: gradient, parameter, `State` and `Hyper`; the shell adds u to the parameter.
-A subclass names its kernel `rule`, and says by `start` what its state starts at.
+A subclass names its kernel `rule`, and says by `initial_values` what its state starts at.
 """
 
 import numbers
@@ -29,21 +29,21 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     other's. `foreach` and `fused` are accepted and have no effect; groups carry them as data.
     """
 
-    who: ClassVar[str]  # the name that error messages begin with
+    name: ClassVar[str]  # the name that error messages begin with
     rule: ClassVar[Callable]  # the kernel
     Hyper: ClassVar[Any]  # fields that a group has are read from it; `t` and `first` are set here
     State: ClassVar[Any]  # fields are the keys of a parameter's state
-    at_step: ClassVar[Callable] = staticmethod(lambda h: h)  # what a step makes of the hyper-parameters, in float64
-    counts: ClassVar[bool] = True  # whether the state keeps `step`; torch.optim.SGD's does not
-    added: ClassVar[dict[str, Any]] = {}  # keys that torch.optim's group lacks, with what their absence means
+    prepare: ClassVar[Callable] = staticmethod(lambda h: h)  # what a step makes of the hyper-parameters, in float64
+    has_step: ClassVar[bool] = True  # whether the state keeps `step`; torch.optim.SGD's does not
+    extra_keys: ClassVar[dict[str, Any]] = {}  # keys that torch.optim's group lacks, with what their absence means
 
     def __init__(self, params, accumulator_dtype=None, **defaults):
-        self.accumulator_dtype = checks.accumulator(self.who, accumulator_dtype)
+        self.accumulator_dtype = checks.accumulator(self.name, accumulator_dtype)
         self._check(defaults)
         super().__init__(params, defaults)
 
     @abstractmethod
-    def start(self, group: dict) -> dict[str, float | None]:
+    def initial_values(self, group: dict) -> dict[str, float | None]:
         """What each field of `State` but `step` starts at, or None where this group keeps no such field."""
 
     @abstractmethod
@@ -51,8 +51,9 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         """Raise where a group's hyper-parameter is out of range."""
 
     def hyper(self, group: dict) -> dict[str, Any]:
-        """The fields of `Hyper` that a group determines."""
-        return {field: group[field] for field in self.Hyper._fields if field in group}
+        """The fields of `Hyper` that a group determines; `betas` are b1 and b2."""
+        values = {**group, **dict(zip(("b1", "b2"), group.get("betas", ()), strict=False))}
+        return {field: values[field] for field in self.Hyper._fields if field in values}
 
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
@@ -60,8 +61,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             group = self.param_groups[-1]
             self._check(group)
             for path, p in self._named(group):
-                checks.floating(self.who, path, nx.dtype_name(p.dtype))
-                checks.eps_survives(self.who, path, self._state_dtype(p), group.get("eps"))
+                checks.floating(self.name, path, nx.dtype_name(p.dtype))
+                checks.eps_survives(self.name, path, self._state_dtype(p), group.get("eps"))
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -72,7 +73,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for key, value in {**self.defaults, **_ABSENT, **self.added}.items():
+            for key, value in {**self.defaults, **_ABSENT, **self.extra_keys}.items():
                 if key in self.defaults:
                     group.setdefault(key, value)
 
@@ -106,38 +107,50 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         return loss
 
     def _step_parameter(self, path: str, p: Tensor, g: Tensor, group: dict) -> None:
-        checks.dense(self.who, path, str(g.layout).removeprefix("torch."))
-        checks.floating(self.who, path, nx.dtype_name(g.dtype))
-        start, dtype = self.start(group), self._state_dtype(p)
-        keeps = self.counts or any(value is not None for value in start.values())
-        state: dict[str, Any] = self.state[p] if keeps else {}
-        first = all(value is None for value in state.values())
-        if first:
-            self._start(p, group)
-        kept: dict[str, Any] = {field: state.get(field) for field, value in start.items() if value is not None}
+        checks.dense(self.name, path, str(g.layout).removeprefix("torch."))
+        checks.floating(self.name, path, nx.dtype_name(g.dtype))
+        first = self._start(p, group)
+        kept, dtype = self._kept(path, p, g, group), self._state_dtype(p)
+        h = self._prepared(p, group, first)
+        s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, dtype) for field, x in kept.items()}))
+        u, s = type(self).rule(nx.wrap(g, dtype), nx.wrap(p, dtype), s, h)
         for field, tensor in kept.items():
-            checks.present(self.who, path, field, tensor is not None)
-            checks.alike(self.who, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, dtype)
+            tensor.copy_(nx.unwrap(getattr(s, field)))
+        p.add_(nx.finish(u, nx.dtype_name(p.dtype)))
 
-        if self.counts:
-            state["step"] += 1
-        at_t = {"t": float(state["step"]) if self.counts else None, "first": first}
-        fields = {**self.hyper(group), **{field: value for field, value in at_t.items() if field in self.Hyper._fields}}
-        h = type(self).at_step(self.Hyper(**{field: _number(value) for field, value in fields.items()}))
-        s = self.State(**(dict.fromkeys(start) | {field: nx.leaf(tensor, dtype) for field, tensor in kept.items()}))
-        u, s = type(self).rule(nx.leaf(g, dtype), nx.leaf(p, dtype), s, h)
-        for field, tensor in kept.items():
-            tensor.copy_(nx.array(getattr(s, field)))
-        p.add_(nx.result(u, nx.dtype_name(p.dtype)))
+    def _start(self, p: Tensor, group: dict) -> bool:
+        """Give a parameter the state before its first step, if this is the first; whether it is."""
+        initial_values = {field: value for field, value in self.initial_values(group).items() if value is not None}
+        if any(value is not None for value in self.state.get(p, {}).values()):
+            return False
+        if self.has_step or initial_values:
+            self._make_state(p, initial_values)
+        return True
 
-    def _start(self, p: Tensor, group: dict) -> None:
-        """Give a parameter the state before its first step."""
-        if self.counts:
+    def _make_state(self, p: Tensor, initial_values: dict[str, float]) -> None:
+        if self.has_step:
             self.state[p]["step"] = torch.zeros((), dtype=_step_dtype())
         dtype = getattr(torch, self._state_dtype(p))
-        for field, value in self.start(group).items():
-            if value is not None:
-                self.state[p][field] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
+        for field, value in initial_values.items():
+            self.state[p][field] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
+
+    def _kept(self, path: str, p: Tensor, g: Tensor, group: dict) -> dict[str, Tensor]:
+        """The fields of a parameter's state that this group keeps; raises where one is missing or does not fit."""
+        state = self.state.get(p, {})
+        kept = {field: state.get(field) for field, value in self.initial_values(group).items() if value is not None}
+        for field, tensor in kept.items():
+            checks.present(self.name, path, field, tensor is not None)
+            checks.alike(self.name, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, self._state_dtype(p))
+        return kept
+
+    def _prepared(self, p: Tensor, group: dict, first: bool) -> Any:
+        """The kernel's `Hyper` at this parameter's next step, which is counted here."""
+        at_t: dict[str, Any] = {"t": None, "first": first}
+        if self.has_step:
+            self.state[p]["step"] += 1
+            at_t["t"] = float(self.state[p]["step"])
+        fields = {**self.hyper(group), **{field: value for field, value in at_t.items() if field in self.Hyper._fields}}
+        return type(self).prepare(self.Hyper(**{field: _number(value) for field, value in fields.items()}))
 
     def _state_dtype(self, p: Tensor) -> str:
         return nx.state_dtype(nx.dtype_name(p.dtype), self.accumulator_dtype)
@@ -145,14 +158,14 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     def _check(self, group: dict) -> None:
         for argument in ("differentiable", "capturable"):
             if group.get(argument):
-                raise ValueError(f"{self.who}: {argument}=True is not supported: each operation here is eager and rounds once.")
+                raise ValueError(f"{self.name}: {argument}=True is not supported: each operation here is eager and rounds once.")
         self._one_element(lr=group["lr"])
         self.check(group)
 
     def _one_element(self, **hyper: Any) -> None:
         for name, value in hyper.items():
             if isinstance(value, Tensor) and value.numel() != 1:
-                raise ValueError(f"Tensor {name} must be 1-element ({self.who}: got shape {tuple(value.shape)})")
+                raise ValueError(f"Tensor {name} must be 1-element ({self.name}: got shape {tuple(value.shape)})")
 
     def _named(self, group: dict) -> Iterator[tuple[str, Tensor]]:
         """A group's parameters with their names, or their indices in the `state_dict`."""

@@ -13,9 +13,9 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    square_avg: nx.Exact  # [*p]  vₜ
-    momentum_buffer: nx.Exact | None  # [*p]  bₜ
-    grad_avg: nx.Exact | None  # [*p]  aₜ
+    square_avg: nx.Rounded  # [*p]  vₜ
+    momentum_buffer: nx.Rounded | None  # [*p]  bₜ
+    grad_avg: nx.Rounded | None  # [*p]  aₜ
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -66,7 +66,7 @@ class RMSprop(RoundedOnce):
         tensor([0.5000])
     """
 
-    who, rule, Hyper, State = "rmsprop", step, Hyper, State
+    name, rule, Hyper, State = "rmsprop", step, Hyper, State
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class RMSprop(RoundedOnce):
         checks.at_least_zero("rmsprop", lr=group["lr"], alpha=group["alpha"], eps=group["eps"])
         checks.at_least_zero("rmsprop", weight_decay=group["weight_decay"], momentum=group["momentum"])
 
-    def start(self, group):
+    def initial_values(self, group):
         return {
             "square_avg": 0.0,
             "momentum_buffer": 0.0 if group["momentum"] else None,

@@ -12,7 +12,7 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Exact | None  # [*p]  bₜ, -0 at t = 0
+    momentum_buffer: nx.Rounded | None  # [*p]  bₜ, -0 at t = 0
     step: nx.Count = None  # []  t, counted by the shell
 
 
@@ -24,11 +24,11 @@ class Hyper(NamedTuple):
     nesterov: bool
     maximize: bool
     first: bool = True  # t = 1, set by the shell
-    added: nx.Number = 1.0  # 1 − τ, but 1 at t = 1; set by at_step
+    gradient_scale: nx.Number = 1.0  # 1 − τ, but 1 at t = 1; set by prepare
 
 
-def at_step(h):
-    return h._replace(added=nx.where(h.first, 1.0, 1 - h.dampening)) if h.dampening else h
+def prepare(h):
+    return h._replace(gradient_scale=nx.where(h.first, 1.0, 1 - h.dampening)) if h.dampening else h
 
 
 def step(g, p, s, h):
@@ -38,7 +38,7 @@ def step(g, p, s, h):
         g = g + h.weight_decay * p
     if not h.momentum:
         return -h.lr * g, s
-    b = h.momentum * s.momentum_buffer + h.added * g
+    b = h.momentum * s.momentum_buffer + h.gradient_scale * g
     d = g + h.momentum * b if h.nesterov else b
     return -h.lr * d, State(b)
 
@@ -62,8 +62,8 @@ class SGD(RoundedOnce):
         tensor([0.5000])
     """
 
-    who, rule, at_step, Hyper, State = "sgd", step, at_step, Hyper, State
-    counts = False
+    name, rule, prepare, Hyper, State = "sgd", step, prepare, Hyper, State
+    has_step = False
 
     def __init__(
         self,
@@ -100,5 +100,5 @@ class SGD(RoundedOnce):
         checks.not_nan("sgd", dampening=dampening)
         checks.nesterov("sgd", group["nesterov"], momentum, dampening)
 
-    def start(self, group):
+    def initial_values(self, group):
         return {"momentum_buffer": -0.0 if group["momentum"] else None}

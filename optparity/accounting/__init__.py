@@ -3,7 +3,7 @@
     estimate(PRESETS["gpt2"], batch=8, seq=1024, setup=Setup("adam"))
 
 `estimate` counts by formula, once as the textbooks do and once as it is executed; `measure_torch` and `measure_jax` measure any
-`nn.Module` and any pytree. The optimizer's state is that of `jaxopt_impl.OPTIMIZERS` itself.
+`nn.Module` and any pytree. The optimizer's state is that of `optparity.OPTIMIZERS` itself.
 """
 
 from .cruncher import Cruncher

@@ -1,13 +1,13 @@
 """What a configuration may hold, and what is said when it does not: who, rule, got."""
 
-import inspect
 from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any
 
-from jaxopt_impl import OPTIMIZERS
 from jaxopt_impl import checks as of_optimizers
 from jaxopt_impl import numerics as nx
+
+from ..registry import OPTIMIZERS
 
 
 def size(who: str, least: int = 1, **sizes: Any) -> None:
@@ -38,7 +38,7 @@ def divides(who: str, divisor_name: str, divisor: int, name: str, value: int) ->
 
 
 def options(optimizer: str, given: Mapping[str, Any]) -> None:
-    """Arguments of one of `jaxopt_impl.OPTIMIZERS` are of the kind that they are by default; ranges are the optimizer's own to check.
+    """Arguments of one of `optparity.OPTIMIZERS` are of the kind that they are by default; ranges are the optimizer's own to check.
 
     Flags are true or false; numbers are int or float and not bool, the learning rate also a schedule; `accumulator_dtype` is "float32"
     or None.
@@ -49,10 +49,10 @@ def options(optimizer: str, given: Mapping[str, Any]) -> None:
         raise ValueError(f"unknown optimizer {optimizer!r}; one of {', '.join(OPTIMIZERS)} is needed.")
     if not isinstance(given, Mapping):
         raise ValueError(f"{optimizer}: options are a mapping of names to values; got {given!r}.")
-    known = inspect.signature(OPTIMIZERS[optimizer]).parameters
+    known = OPTIMIZERS[optimizer].defaults
     for name, value in given.items():
         one_of(optimizer, known, option=name)
-        if isinstance(known[name].default, bool):
+        if isinstance(known[name], bool):
             flag(optimizer, **{name: value})
         elif name == "accumulator_dtype":
             of_optimizers.accumulator(optimizer, value)

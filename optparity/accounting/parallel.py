@@ -20,7 +20,7 @@ class Setup:
     """How a model is trained, on each of `tensor_parallel` × `data_parallel` devices.
 
     Attributes:
-        optimizer, options: a name of `jaxopt_impl.OPTIMIZERS` and its arguments, or (in JAX) an optax transform.
+        optimizer, options: a name of `optparity.OPTIMIZERS` and its arguments, or (in JAX) an optax transform.
         framework: "torch" (steps in place) or "jax".
         dtype: of parameters, gradients and activations; by default float32, or bfloat16 with `mixed_precision`.
         attention: "written-out", or "sdpa", whose fused kernel keeps a number for each row in the place of the s × s matrix.

@@ -6,13 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from jaxopt_impl import OPTIMIZERS
-
+from ..registry import OPTIMIZERS
 from . import checks
 from .memory import Bytes, nbytes, plus, total
-
-# torch.optim.SGD keeps no `step`, nor do `torch_ref.SGD` and `Momentum`; the others keep a float32 scalar for each parameter.
-_NO_STEP_IN_TORCH = ("sgd", "momentum")
 
 
 class State(NamedTuple):
@@ -32,7 +28,7 @@ def state(optimizer: str | optax.GradientTransformation, params: Any, framework:
     JAX keeps one int32 step, PyTorch a float32 step for each parameter (float64 where that is the default dtype; not counted here).
 
     Args:
-        optimizer: a name of `jaxopt_impl.OPTIMIZERS`, or (in JAX) any optax transform.
+        optimizer: a name of `optparity.OPTIMIZERS`, or (in JAX) any optax transform.
         params: a pytree of arrays or `jax.ShapeDtypeStruct`s; nothing is allocated.
         framework: whose layout: "jax" or "torch".
         options: the optimizer's arguments (`amsgrad=True`, `accumulator_dtype="float32"`); the learning rate may be left out.
@@ -51,8 +47,8 @@ def state(optimizer: str | optax.GradientTransformation, params: Any, framework:
     arrays, scalars = (nbytes(leaf for leaf in kept if _counter(leaf) is counter) for counter in (False, True))
     if framework == "torch":
         if not isinstance(optimizer, str):
-            raise ValueError("accounting: PyTorch's layout is known for a name of jaxopt_impl.OPTIMIZERS only; got an optax transform.")
-        scalars = {} if optimizer in _NO_STEP_IN_TORCH else total([("float32", 4 * len(leaves))])
+            raise ValueError("accounting: PyTorch's layout is known for a name of optparity.OPTIMIZERS only; got an optax transform.")
+        scalars = total([("float32", 4 * len(leaves))]) if OPTIMIZERS[optimizer].has_step else {}
     return State(arrays, scalars)
 
 
@@ -62,10 +58,10 @@ def transform(optimizer: str | optax.GradientTransformation, **options: Any) -> 
         if options:
             raise ValueError(f"accounting: options are for an optimizer named by its name; got an optax transform and {options}.")
         if not callable(getattr(optimizer, "init", None)):
-            raise ValueError(f"accounting: an optimizer is a name of jaxopt_impl.OPTIMIZERS or an optax transform; got {optimizer!r}.")
+            raise ValueError(f"accounting: an optimizer is a name of optparity.OPTIMIZERS or an optax transform; got {optimizer!r}.")
         return optimizer
     checks.options(optimizer, options)
-    return OPTIMIZERS[optimizer](**{"learning_rate": 0.0, **options})
+    return OPTIMIZERS[optimizer].jax(**{"learning_rate": 0.0, **options})
 
 
 def _counter(leaf: Any) -> bool:

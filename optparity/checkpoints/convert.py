@@ -28,7 +28,7 @@ from ..interop import groups as torch_groups
 from ..interop.groups import Group, Record
 from ..interop.leaves import Leaves
 from ..interop.tensors import as_numpy, as_tensor, is_tensor
-from ..interop.torch_classes import CLASSES, TWINS
+from ..registry import OPTIMIZERS, TORCH_CLASSES
 
 SUFFIXES = {".pt": "torch", ".pth": "torch", ".safetensors": "safetensors", "": "orbax"}
 KEY = "optparity"  # of our metadata
@@ -271,8 +271,8 @@ def _write_torch(checkpoint: Checkpoint, path: Path) -> None:
 def _checked(state_dict: Any, model: Any, versions: Any, given: Given) -> Checkpoint:
     """A torch optimizer's and a model's `state_dict`, held against each other."""
     if given.optimizer is None:
-        raise ValueError(f"the file does not tell the optimizer's class; --optimizer is needed, one of {', '.join(CLASSES)}.")
-    groups = torch_groups.read_groups(state_dict, TWINS.get(given.optimizer, given.optimizer))
+        raise ValueError(f"the file does not tell the optimizer's class; --optimizer is needed, one of {', '.join(TORCH_CLASSES)}.")
+    groups = torch_groups.read_groups(state_dict, _torch_class(given.optimizer))
     arrays = None if model is None else {name: _array(name, value) for name, value in model.items()}
     names, by_index = _names(groups, arrays)
     for name in (*(name for own in names for name in own), *(arrays or {})):
@@ -286,6 +286,10 @@ def _checked(state_dict: Any, model: Any, versions: Any, given: Given) -> Checkp
     checkpoint = Checkpoint(records, names, arrays, versions, by_index)
     _fits(checkpoint)
     return checkpoint
+
+
+def _torch_class(optimizer: str) -> str:
+    return OPTIMIZERS[optimizer].torch_name if optimizer in OPTIMIZERS else optimizer
 
 
 def _array(name: str, value: Any) -> np.ndarray:
@@ -466,7 +470,7 @@ def _records(
         by_name.setdefault(name, {})[field] = array
     records = []
     for group, own, absent, step in zip(groups, names, missing, np.broadcast_to(steps, len(groups)), strict=True):
-        counts = {"step": step} if group.optimizer in CLASSES and CLASSES[group.optimizer].counts else {}
+        counts = {"step": step} if group.optimizer in TORCH_CLASSES and TORCH_CLASSES[group.optimizer].has_step else {}
         there = [(index, by_name.pop(name)) for index, name in zip(group.indices, own, strict=True) if name in by_name]
         state_dict = {
             "state": {index: {**counts, **fields} for index, fields in there},

@@ -1,14 +1,11 @@
 """The arguments that several commands have, and how they are read."""
 
-import inspect
 import json
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-
-import jaxopt_impl
 
 from ..accounting import checks
 from ..registry import DTYPES, OPTIMIZERS
@@ -48,7 +45,7 @@ def assignments(flag: str, given: Iterable[str] | None, known: Iterable[str]) ->
 
 def arguments_of(optimizer: str, given: Iterable[str] | None) -> dict[str, Any]:
     """What `--option` says of an optimizer's arguments, the learning rate apart."""
-    known = [name for name in inspect.signature(jaxopt_impl.OPTIMIZERS[optimizer]).parameters if name != "learning_rate"]
+    known = [name for name in OPTIMIZERS[optimizer].defaults if name != "learning_rate"]
     found = assignments("--option", given, known)
     with refusing(ValueError):
         checks.options(optimizer, found)

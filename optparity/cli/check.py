@@ -13,6 +13,7 @@ from rich.text import Text
 
 from .. import check as checking
 from .. import doctor
+from ..parity.reports import Report
 from ..registry import DTYPES, OPTIMIZERS
 from ._console import console, drawable, need, progress, say, table, writable, write
 from ._errors import BadInputError
@@ -91,7 +92,7 @@ def _show_rows(results: Sequence[checking.Result]) -> None:
     for names, group in groups.items():
         same = sum(result.ours.identical for result in group)
         (last,) = [result for result in group if result.trial.with_stock]
-        stock = [_distance(last.reports[name]) for name in checking.STOCK]
+        stock = [_distance(last.reports.get(name)) for name in checking.STOCK]
         accuracy = "" if last.accuracy is None else f"{100 * last.accuracy:.1f} %"
         shown.add_row(*names, Text(f"{same}/{len(group)}", _color(same == len(group))), *stock, accuracy)
     console.print(shown)
@@ -102,8 +103,10 @@ def _show_rows(results: Sequence[checking.Result]) -> None:
     )
 
 
-def _distance(report) -> str:
+def _distance(report: Report | None) -> str:
     """Short enough that a row fits into 80 columns: 2e9, not 2e+09."""
+    if report is None:
+        return "none"
     distance = f"{report.ulp[-1]:.1g}".replace("e+0", "e").replace("e+", "e")
     return "same" if report.identical else f"{100 * report.share:.0f} %, {distance}"
 

@@ -124,9 +124,9 @@ def _group(optimizer: str, group: Any, i: int) -> Group:
 
 
 def _record(group: Group, i: int, states: Mapping, step: int | None, scheduled: bool, missing: Collection[int]) -> Record:
-    row = torch_classes.known(group.optimizer)
+    entry = torch_classes.known(group.optimizer)
     fields = torch_classes.fields(torch_classes.transform(group.optimizer, group.options, f"group {i}"))
-    expected = (*(("step",) if row.counts else ()), *fields)
+    expected = (*(("step",) if entry.has_step else ()), *fields)
     found = [_fields(group, position, states.get(index, {}), expected) for position, index in enumerate(group.indices)]
     started = any(found)
     if expected and (started or step):
@@ -136,7 +136,7 @@ def _record(group: Group, i: int, states: Mapping, step: int | None, scheduled: 
                 raise ValueError(
                     f"{group.optimizer}: {group.name(position)} has no state, but {what}; list it in missing to start it as new."
                 )
-    if row.counts:
+    if entry.has_step:
         counted, kind = _one_step(group, [(position, own.pop("step")) for position, own in enumerate(found) if own])
         if step not in (None, counted):
             raise ValueError(f"{group.optimizer}: step {step} was given, but the state of group {i} says {counted}.")
@@ -202,12 +202,12 @@ def write(records: Sequence[Record]) -> dict[str, Any]:
     """
     state = {}
     for group, step, own in records:
-        row = torch_classes.known(group.optimizer)
+        entry = torch_classes.known(group.optimizer)
         for position, (index, arrays) in enumerate(zip(group.indices, own, strict=True)):
-            fresh = step == 0 and not row.from_construction and not any(array.any() for array in arrays.values())
+            fresh = step == 0 and not entry.starts_with_state and not any(array.any() for array in arrays.values())
             if not arrays or fresh:  # torch gives a parameter its state at its first step
                 continue
-            counted = {"step": _step(group, position, step)} if row.counts else {}
+            counted = {"step": _step(group, position, step)} if entry.has_step else {}
             state[index] = {**counted, **{field: as_tensor(array) for field, array in arrays.items()}}
     groups = [{**{key: copied(value) for key, value in group.options.items()}, "params": list(group.indices)} for group, *_ in records]
     return {"state": state, "param_groups": groups}

@@ -12,6 +12,7 @@ import optax
 from jaxopt_impl import numerics as nx
 from jaxopt_impl.transform import counter
 
+from ..registry import OPTIMIZERS, TORCH_CLASSES
 from . import groups as torch_groups
 from . import torch_classes
 from .groups import Group, Leaf, Record
@@ -132,8 +133,9 @@ def describe(
     for label, pair in pairs.items():
         name, arguments = _described(pair)
         own = tuple(_leaf(path, leaves, layout_of) for path in order if label_of.get(path) == label)
-        options, optimizer = torch_classes.in_torch(name, arguments), torch_classes.TWINS[name]
-        kind, dtype = "float32" if torch_classes.CLASSES[optimizer].counts else None, arguments.get("accumulator_dtype")
+        entry = OPTIMIZERS[name]
+        options, optimizer = torch_classes.in_torch(entry, arguments), entry.torch_name
+        kind, dtype = "float32" if entry.has_step else None, arguments.get("accumulator_dtype")
         kept_in = None if dtype is None else nx.dtype_name(dtype)
         torch_classes.transform(optimizer, options, f"group {label!r}", accumulator_dtype=kept_in)  # raises where a number is out of range
         groups.append(Group(optimizer, options, tuple(range(begin, begin + len(own))), kind, kept_in, own, label))
@@ -180,13 +182,13 @@ def to_torch_state_dict(state: Any, groups: Sequence[Group], *, like: str = "tor
 
 def _source(given: Any, optimizer: str | None) -> tuple[Mapping, str, str | None]:
     """A `state_dict`, the name of its class, and the dtype of its accumulators where that is known."""
-    known = ", ".join(torch_classes.CLASSES)
+    known = ", ".join(TORCH_CLASSES)
     if isinstance(given, Mapping):
         if optimizer is None:
             raise ValueError(f"from_torch: a state_dict does not tell its class; optimizer is one of {known}.")
         return given, optimizer, None
     name, package = type(given).__name__, type(given).__module__.split(".")[0]
-    if not hasattr(given, "state_dict") or package not in ("torch", "torch_ref") or name not in torch_classes.CLASSES:
+    if not hasattr(given, "state_dict") or package not in ("torch", "torch_ref") or name not in TORCH_CLASSES:
         raise ValueError(f"from_torch: an optimizer of torch.optim or torch_ref is needed, one of {known}; got {package}'s {name}.")
     if optimizer not in (None, name):
         raise ValueError(f"from_torch: optimizer {optimizer!r} was given; got a {name}.")
@@ -195,12 +197,13 @@ def _source(given: Any, optimizer: str | None) -> tuple[Mapping, str, str | None
 
 def _dampened(group: Group, record: Record) -> None:
     """Refuse leaves that start as new where a first step is another: SGD's first buffer is the gradient, later ones are dampened."""
-    options = {key: number(group.options.get(key, 0)) for key in ("momentum", "dampening")}
+    keys = TORCH_CLASSES[group.optimizer].undamped_first_step
+    damped = bool(keys) and all(number(group.options.get(key, 0)) for key in keys)
     for position, state in enumerate(record.state):
-        if group.optimizer == "SGD" and all(options.values()) and record.step and not state:
+        if damped and record.step and not state:
             raise ValueError(
-                f"SGD: {group.name(position)} has no state, and with dampening a first step differs from step {record.step} of its group; "
-                "it cannot be in missing."
+                f"{group.optimizer}: {group.name(position)} has no state, and with dampening a first step differs from step "
+                f"{record.step} of its group; it cannot be in missing."
             )
 
 
@@ -209,8 +212,8 @@ def _described(pair: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
         raise ValueError(f"describe: an optimizer is a name and its arguments, as ('adam', {{'learning_rate': 1e-3}}); got {pair!r}.")
     name, arguments = pair
-    if name not in torch_classes.TWINS:
-        raise ValueError(f"describe: unknown optimizer {name!r}; one of {', '.join(torch_classes.TWINS)} is needed.")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"describe: unknown optimizer {name!r}; one of {', '.join(OPTIMIZERS)} is needed.")
     if "learning_rate" not in arguments:
         raise ValueError(f"describe: {name} has no learning_rate; a number is needed.")
     if callable(arguments["learning_rate"]):
@@ -380,17 +383,20 @@ def _in_torch(group: Group, position: int, field: str, array: np.ndarray) -> np.
 
 def _stock(group: Group) -> Group:
     """The group as torch.optim's class knows it."""
-    row = torch_classes.CLASSES[group.optimizer]
-    if not row.stock:
-        raise ValueError(f"{group.optimizer}: torch.optim has no velocity form; its SGD keeps −v/η, other bits.")
-    for key in row.added:
-        if group.options.get(key):
-            raise ValueError(f"{group.optimizer}: {key}=True does not carry over to torch.optim, whose ε stands outside the root.")
+    entry = TORCH_CLASSES[group.optimizer]
+    stock = entry.stock_torch
+    if stock is None:
+        raise ValueError(f"{group.optimizer}: torch.optim has no such optimizer.")
+    if not stock.exchanges_state:
+        raise ValueError(f"{group.optimizer}: torch.optim has no such state; the nearest, {stock.name}, {stock.drifts}.")
+    for key, absent in entry.extra_keys.items():
+        if group.options.get(key, absent) != absent:
+            raise ValueError(f"{group.optimizer}: {key}={group.options[key]} does not carry over to torch.optim, which has {absent}.")
     if group.accumulator_dtype and any(leaf.dtype in nx.HALVES for leaf in group.leaves):
         raise ValueError(
             f"{group.optimizer}: state of halves in {group.accumulator_dtype} does not carry over to torch.optim, which rounds it."
         )
-    return replace(group, options={key: value for key, value in group.options.items() if key not in row.added})
+    return replace(group, options={key: value for key, value in group.options.items() if key not in entry.extra_keys})
 
 
 def _fields_of(state: Any) -> Sequence[str]:

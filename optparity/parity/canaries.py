@@ -27,7 +27,7 @@ class Canary:
     Attributes:
         name: what it is called here.
         becomes: what the rewrite makes of it.
-        expression: `f(sqrt, a, b, c, d)` over arrays; c and d are not negative, as every divisor of a rule.
+        expression: `f(m, a, b, c, d)` over arrays, `m` having `sqrt` and `sign`; c and d are not negative, as every divisor of a rule.
         prepare: what happens to the arrays inside the same jit, before the expression, and outside of any kernel.
         rewritten_by: the jax versions (major.minor) that do so on x86 CPU, as measured.
         halves: whether it is tried in bfloat16 and float16 as well: arrays only, since NumPy rounds a Python number to the half type.
@@ -41,6 +41,17 @@ class Canary:
     halves: bool = False
 
 
+class InNumPy:
+    """What the expressions mean: one rounding each, and a sign that keeps zeros and NaN (np.sign makes +0 of -0)."""
+
+    sqrt = staticmethod(np.sqrt)
+
+    @staticmethod
+    def sign(x: np.ndarray) -> np.ndarray:
+        """+1 or -1; zeros and NaN as they are."""
+        return np.where((x == 0) | np.isnan(x), x, np.copysign(np.ones_like(x), x))
+
+
 ONCE = frozenset({"0.10"})
 NEVER = frozenset()
 
@@ -50,35 +61,36 @@ def _scalar(a, b, c, d):
 
 
 CANARIES = [
-    Canary("a*b + c", "fma(a, b, c)", lambda sqrt, a, b, c, d: a * b + c, halves=True),
-    Canary("p + p, p = a*b", "fma(a, b, p)", lambda sqrt, a, b, c, d: (lambda p: p + p)(a * b), rewritten_by=NEVER),
-    Canary("a - b*c", "fma(-b, c, a)", lambda sqrt, a, b, c, d: a - b * c, halves=True),
-    Canary("a + b, a = x*y outside the kernel", "fma(x, y, b)", lambda sqrt, a, b, c, d: a + b, lambda a, b, c, d: (a * c, b, c, d)),
-    Canary("a / sqrt(c)", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / sqrt(c), halves=True),
-    Canary("0.1 / sqrt(c)", "0.1 * rsqrt(c)", lambda sqrt, a, b, c, d: 0.1 / sqrt(c)),
-    Canary("a / (1.0 * sqrt(c))", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / (1.0 * sqrt(c))),
-    Canary("a*b/1.0 + c", "fma(a, b, c)", lambda sqrt, a, b, c, d: a * b / 1.0 + c),
-    Canary("a / 3.0", "a * (1/3.0)", lambda sqrt, a, b, c, d: a / 3.0),
-    Canary("a / s, s an array []", "a * (1/s)", lambda sqrt, a, b, c, d: a / c, _scalar),
-    Canary("(a*0.1)*0.3", "a * (0.1*0.3)", lambda sqrt, a, b, c, d: (a * 0.1) * 0.3, rewritten_by=ONCE),
-    Canary("(a*0.1)*s, s an array []", "a * (0.1*s)", lambda sqrt, a, b, c, d: (a * 0.1) * c, _scalar, rewritten_by=ONCE),
+    Canary("a*b + c", "fma(a, b, c)", lambda m, a, b, c, d: a * b + c, halves=True),
+    Canary("p + p, p = a*b", "fma(a, b, p)", lambda m, a, b, c, d: (lambda p: p + p)(a * b), rewritten_by=NEVER),
+    Canary("a - b*c", "fma(-b, c, a)", lambda m, a, b, c, d: a - b * c, halves=True),
+    Canary("a + b, a = x*y outside the kernel", "fma(x, y, b)", lambda m, a, b, c, d: a + b, lambda a, b, c, d: (a * c, b, c, d)),
+    Canary("a / sqrt(c)", "a * rsqrt(c)", lambda m, a, b, c, d: a / m.sqrt(c), halves=True),
+    Canary("0.1 / sqrt(c)", "0.1 * rsqrt(c)", lambda m, a, b, c, d: 0.1 / m.sqrt(c)),
+    Canary("a / (1.0 * sqrt(c))", "a * rsqrt(c)", lambda m, a, b, c, d: a / (1.0 * m.sqrt(c))),
+    Canary("a*b/1.0 + c", "fma(a, b, c)", lambda m, a, b, c, d: a * b / 1.0 + c),
+    Canary("a / 3.0", "a * (1/3.0)", lambda m, a, b, c, d: a / 3.0),
+    Canary("a / s, s an array []", "a * (1/s)", lambda m, a, b, c, d: a / c, _scalar),
+    Canary("(a*0.1)*0.3", "a * (0.1*0.3)", lambda m, a, b, c, d: (a * 0.1) * 0.3, rewritten_by=ONCE),
+    Canary("(a*0.1)*s, s an array []", "a * (0.1*s)", lambda m, a, b, c, d: (a * 0.1) * c, _scalar, rewritten_by=ONCE),
     Canary(
         "a*0.3, a = x*0.1 outside the kernel",
         "x * (0.1*0.3)",
-        lambda sqrt, a, b, c, d: a * 0.3,
+        lambda m, a, b, c, d: a * 0.3,
         lambda a, b, c, d: (a * 0.1, b, c, d),
         ONCE,
     ),
-    Canary("(a+0.1)+0.3", "a + (0.1+0.3)", lambda sqrt, a, b, c, d: (a + 0.1) + 0.3, rewritten_by=ONCE),
-    Canary("0.3 + (a+0.1)", "(0.3+0.1) + a", lambda sqrt, a, b, c, d: 0.3 + (a + 0.1), rewritten_by=ONCE),
-    Canary("(a/d)/c", "a / (d*c)", lambda sqrt, a, b, c, d: (a / d) / c, halves=True),
-    Canary("a/c, a = x/d outside the kernel", "x / (d*c)", lambda sqrt, a, b, c, d: a / c, lambda a, b, c, d: (a / d, b, c, d)),
-    Canary("a / (c/d)", "(a*d) / c", lambda sqrt, a, b, c, d: a / (c / d)),
-    Canary("a / (sqrt(c) + 0.0)", "a * rsqrt(c)", lambda sqrt, a, b, c, d: a / (sqrt(c) + 0.0)),
-    Canary("a / (c/d + 0.0)", "(a*d) / c", lambda sqrt, a, b, c, d: a / (c / d + 0.0)),
-    Canary("a / (sqrt(c) + d)", "a * rsqrt(c) by way of d", lambda sqrt, a, b, c, d: a / (sqrt(c) + d), rewritten_by=NEVER, halves=True),
-    Canary("a / c", "an approximate division", lambda sqrt, a, b, c, d: a / c, rewritten_by=NEVER, halves=True),
-    Canary("sqrt(c)", "an approximate root", lambda sqrt, a, b, c, d: sqrt(c), rewritten_by=NEVER, halves=True),
+    Canary("(a+0.1)+0.3", "a + (0.1+0.3)", lambda m, a, b, c, d: (a + 0.1) + 0.3, rewritten_by=ONCE),
+    Canary("0.3 + (a+0.1)", "(0.3+0.1) + a", lambda m, a, b, c, d: 0.3 + (a + 0.1), rewritten_by=ONCE),
+    Canary("(a/d)/c", "a / (d*c)", lambda m, a, b, c, d: (a / d) / c, halves=True),
+    Canary("a/c, a = x/d outside the kernel", "x / (d*c)", lambda m, a, b, c, d: a / c, lambda a, b, c, d: (a / d, b, c, d)),
+    Canary("a / (c/d)", "(a*d) / c", lambda m, a, b, c, d: a / (c / d)),
+    Canary("a / (sqrt(c) + 0.0)", "a * rsqrt(c)", lambda m, a, b, c, d: a / (m.sqrt(c) + 0.0)),
+    Canary("a / (c/d + 0.0)", "(a*d) / c", lambda m, a, b, c, d: a / (c / d + 0.0)),
+    Canary("a / (sqrt(c) + d)", "a * rsqrt(c) by way of d", lambda m, a, b, c, d: a / (m.sqrt(c) + d), rewritten_by=NEVER, halves=True),
+    Canary("a / c", "an approximate division", lambda m, a, b, c, d: a / c, rewritten_by=NEVER, halves=True),
+    Canary("c * sign(a - b)", "a sign that is no more", lambda m, a, b, c, d: c * m.sign(a - b), rewritten_by=NEVER, halves=True),
+    Canary("sqrt(c)", "an approximate root", lambda m, a, b, c, d: m.sqrt(c), rewritten_by=NEVER, halves=True),
 ]
 
 
@@ -103,15 +115,15 @@ def plain_and_fenced(canary: Canary, dtype: str = "float32", elements: int = ELE
 
     @jax.jit
     def plain(*arrays):
-        return canary.expression(jnp.sqrt, *canary.prepare(*arrays))
+        return canary.expression(jnp, *canary.prepare(*arrays))
 
     @jax.jit
     def fenced(*arrays):
-        exact = [nx.leaf(x, dtype) for x in nx.barrier(*canary.prepare(*arrays))]
-        return nx.result(canary.expression(nx.sqrt, *exact))
+        exact = [nx.wrap(x, dtype) for x in nx.barrier(*canary.prepare(*arrays))]
+        return nx.finish(canary.expression(nx, *exact))
 
     with jax.enable_x64(dtype == "float64"), np.errstate(all="ignore"):
-        expected = canary.expression(np.sqrt, *canary.prepare(*arrays))
+        expected = canary.expression(InNumPy, *canary.prepare(*arrays))
         expected = np.asarray(expected).astype(dtype, copy=False)
         return tuple(float(differing(np.asarray(f(*arrays)), expected).mean()) for f in (plain, fenced))  # type: ignore[return-value]
 
@@ -139,7 +151,7 @@ def _exactly(operation):
     def through_numerics(torch, *tensors):
         from torch_ref import numerics
 
-        return operation(numerics.sqrt, *(numerics.Exact(x) for x in tensors)).x
+        return operation(numerics, *(numerics.Rounded(x) for x in tensors)).x
 
     return through_numerics
 
@@ -160,15 +172,17 @@ TORCH = [
     ),
     TorchCanary("torch.sqrt(c)", lambda t, a, b, c, d: t.sqrt(c), lambda a, b, c, d: np.sqrt(c), rounds_otherwise=True),
     TorchCanary("a / 3.0", lambda t, a, b, c, d: a / 3.0, lambda a, b, c, d: a / a.dtype.type(3.0)),
-    TorchCanary("torch_ref: a + b", _exactly(lambda sqrt, a, b, c, d: a + b), lambda a, b, c, d: a + b, used=True),
-    TorchCanary("torch_ref: a - b", _exactly(lambda sqrt, a, b, c, d: a - b), lambda a, b, c, d: a - b, used=True),
-    TorchCanary("torch_ref: a * b", _exactly(lambda sqrt, a, b, c, d: a * b), lambda a, b, c, d: a * b, used=True),
-    TorchCanary("torch_ref: a / c", _exactly(lambda sqrt, a, b, c, d: a / c), lambda a, b, c, d: a / c, used=True),
-    TorchCanary("torch_ref: sqrt(c)", _exactly(lambda sqrt, a, b, c, d: sqrt(c)), lambda a, b, c, d: np.sqrt(c), used=True),
+    TorchCanary("torch_ref: a + b", _exactly(lambda m, a, b, c, d: a + b), lambda a, b, c, d: a + b, used=True),
+    TorchCanary("torch_ref: a - b", _exactly(lambda m, a, b, c, d: a - b), lambda a, b, c, d: a - b, used=True),
+    TorchCanary("torch_ref: a * b", _exactly(lambda m, a, b, c, d: a * b), lambda a, b, c, d: a * b, used=True),
+    TorchCanary("torch_ref: a / c", _exactly(lambda m, a, b, c, d: a / c), lambda a, b, c, d: a / c, used=True),
+    TorchCanary("torch.sign(a)", lambda t, a, b, c, d: t.sign(a), lambda a, b, c, d: InNumPy.sign(a), rounds_otherwise=True),
+    TorchCanary("torch_ref: sign(a)", _exactly(lambda m, a, b, c, d: m.sign(a)), lambda a, b, c, d: InNumPy.sign(a), used=True),
+    TorchCanary("torch_ref: sqrt(c)", _exactly(lambda m, a, b, c, d: m.sqrt(c)), lambda a, b, c, d: np.sqrt(c), used=True),
     *(
         TorchCanary(
             f"torch_ref: a {sign} 0.1",
-            _exactly(lambda sqrt, a, b, c, d, f=f: f(a, 0.1)),
+            _exactly(lambda m, a, b, c, d, f=f: f(a, 0.1)),
             lambda a, b, c, d, f=f: f(a, a.dtype.type(0.1)),
             used=True,
         )

@@ -27,6 +27,8 @@ def plot(results: list[Result], path: Path) -> None:
     for axis, (name, result) in zip(axes.flat, chosen.items(), strict=False):
         trial = result.trial
         for other in (*STOCK, OURS):
+            if other not in result.reports:  # torch.optim has no such optimizer
+                continue
             report = result.reports[other]
             color, line = STYLE[other]
             end = "0 ulp at every step" if report.identical else f"{100 * report.share:.0f} % differ at the end"

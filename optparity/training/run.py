@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-import jaxopt_impl
-
 from .._files import replacing
 from ..datasets import unigram_entropy
 from ..models import in_flax, weights
 from ..parity.bits import differing, digest, ulp_distance
 from ..parity.subnormals import torch_flushing_like_jax
-from ..registry import OPTIMIZERS, in_torch
+from ..registry import OPTIMIZERS
 from . import checkpoint
 from .tasks import TASKS
 
@@ -111,8 +109,7 @@ class Training:
         self.task, self.folder = TASKS[run.task], folder
         self.log, self.checkpoints, self._about = folder / "log.csv", folder / "checkpoints", folder / "run.json"
         self.data, self.arguments = self.task.arguments(run.settings)
-        rates = self.task.learning_rates
-        rate = rates.get(run.optimizer, OPTIMIZERS[run.optimizer].learning_rate) if run.learning_rate is None else run.learning_rate
+        rate = OPTIMIZERS[run.optimizer].learning_rate(run.task) if run.learning_rate is None else run.learning_rate
         self.batch_size = run.batch_size or self.task.batch_size
         self.run = replace(run, learning_rate=rate, batch_size=self.batch_size)
         if self.batch_size > len(self.data.inputs):
@@ -142,16 +139,14 @@ class Training:
         """The sides, which start at the same bits."""
         run, trainers = self.run, []
         options = {"learning_rate": run.learning_rate, **run.options}
-        tx = jaxopt_impl.OPTIMIZERS[run.optimizer](**options)
+        entry = OPTIMIZERS[run.optimizer]
+        tx = entry.jax(**options)
         start = weights.from_flax(getattr(in_flax, self.task.model)(**self.arguments, rngs=nnx.Rngs(run.seed)))
         sides = FRAMEWORKS[run.framework]
         if "torch" in sides:
-            import torch_ref
-
             from .in_torch import Trainer
 
-            make = torch_ref.OPTIMIZERS[run.optimizer]
-            optimizer = functools.partial(make, **in_torch(options))
+            optimizer = functools.partial(entry.torch, **entry.in_torch(options))
             trainers.append(Trainer(self.task.model, self.arguments, self.task.loss, optimizer, start))
         if "jax" in sides:
             from .in_flax import Trainer

@@ -1,7 +1,7 @@
 """What can be trained: for each task its model, its data, its loss, and how large."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,6 @@ class Task:
         settings: the model's arguments that one may choose, with what they are otherwise.
         batch_size, steps: what they are by default.
         unit: what is counted as throughput.
-        learning_rates: optimizer -> η where the one documented for the classifier is too large here.
     """
 
     model: str
@@ -29,7 +28,6 @@ class Task:
     batch_size: int
     steps: int
     unit: str = "examples"
-    learning_rates: dict[str, float] = field(default_factory=dict)
 
     @property
     def score(self) -> str:
@@ -80,7 +78,6 @@ TASKS = {
         {"num_layers": 2},
         batch_size=64,
         steps=300,
-        learning_rates={"sgd": 0.03, "momentum": 0.01, "adagrad": 0.01, "rmsprop": 0.001},
     ),
     "mlp": Task("MLP", "cross_entropy", _labels, {"hidden_features": 32}, batch_size=64, steps=1000),
     "gpt": Task(
@@ -91,6 +88,5 @@ TASKS = {
         batch_size=16,
         steps=1000,
         unit="characters",
-        learning_rates={"rmsprop": 0.001},
     ),
 }

@@ -19,6 +19,7 @@ import torch
 
 import torch_ref
 from optparity.checkpoints import convert
+from optparity.registry import OPTIMIZERS
 
 from ..cli.test_cli import optparity, subprocess_optparity
 from ..interop.test_interop import altered, state_dicts_same
@@ -116,7 +117,7 @@ def test_names_are_the_models_or_the_groups_or_indices(monkeypatch, capsys, tmp_
         assert f"optimizer.{field}.{name}" in safetensors.numpy.load_file(tmp_path / "b.safetensors")
 
 
-@pytest.mark.parametrize("optimizer", torch_ref.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_what_optparity_train_writes_is_read_and_read_again_by_it(monkeypatch, capsys, tmp_path, optimizer):
     """The torch side of a run becomes its JAX side and the other way round, bit for bit, and the run goes on from them."""
     from optparity.training.run import Run, Training

@@ -7,8 +7,7 @@ import runpy
 
 import pytest
 
-import jaxopt_impl
-import torch_ref
+from optparity.registry import OPTIMIZERS
 from tools import pages as docs
 
 
@@ -47,7 +46,10 @@ def test_the_first_screen_names_both_commands():
     assert "make test" in (docs.ROOT / ".ci/run").read_text()
 
 
-@pytest.mark.parametrize("make", [*jaxopt_impl.OPTIMIZERS.values(), *torch_ref.OPTIMIZERS.values()], ids=lambda make: make.__name__)
+MAKERS = [make for entry in OPTIMIZERS.values() for make in (entry.jax, entry.torch)]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_public_docstrings_say_everything(make):
     parts = ["Args:", "Dtypes:", "Raises:", "Exactness:", "Differs from:", "Example:"]
     parts += ["Shapes:", "Source:"] if make.__module__.startswith("jaxopt_impl") else ["State:"]

@@ -11,7 +11,6 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-import jaxopt_impl
 from optparity.parity.bits import differing
 from optparity.parity.contexts import _on_mesh
 from optparity.registry import OPTIMIZERS, ROWS
@@ -116,13 +115,13 @@ def test_lookahead(row):
 @pytest.mark.parametrize("row", FULL, ids=str)
 def test_every_number_can_be_injected(row):
     """`inject_hyperparams` with each numeric argument: the bits of the float32 values, and no recompilation when they change."""
-    tx = optax.inject_hyperparams(jaxopt_impl.OPTIMIZERS[row.optimizer])(**row.arguments)
+    tx = optax.inject_hyperparams(OPTIMIZERS[row.optimizer].jax)(**row.arguments)
     as_float32 = {k: float(np.float32(v)) if isinstance(v, float) else v for k, v in row.arguments.items()}
     state = tx.init(params())
     numeric = {k for k, v in as_float32.items() if not isinstance(v, bool)}
     assert numeric <= set(state.hyperparams)
     p, q = params(), params()
-    expected = jaxopt_impl.OPTIMIZERS[row.optimizer](**as_float32)
+    expected = OPTIMIZERS[row.optimizer].jax(**as_float32)
     expected_state, update = expected.init(q), jax.jit(tx.update)
     for _ in range(4):
         u, state = update(grads(), state, p)
@@ -137,7 +136,7 @@ def test_every_number_can_be_injected(row):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_schedule_is_called_with_the_count_before_the_step(name):
-    make = jaxopt_impl.OPTIMIZERS[name]
+    make = OPTIMIZERS[name].jax
     seen, _ = walk(make(lambda count: jnp.where(count < 2, 0.5, 0.25)))
     p, state = params(), make(0.5).init(params())
     for t in range(4):
@@ -262,14 +261,14 @@ def final_loss(tx, p):
 
 
 def exact(row, lr):
-    return jaxopt_impl.OPTIMIZERS[row.optimizer](**{**row.arguments, "learning_rate": lr})
+    return OPTIMIZERS[row.optimizer].jax(**{**row.arguments, "learning_rate": lr})
 
 
 def unfenced(row, lr):
     """The same kernel on bare arrays, in the same shell."""
     import importlib
 
-    module = importlib.import_module(jaxopt_impl.OPTIMIZERS[row.optimizer].__module__)
+    module = importlib.import_module(OPTIMIZERS[row.optimizer].jax.__module__)
     tx = exact(row, lr)
     arguments = {**row.arguments, "learning_rate": lr}
 
@@ -279,15 +278,15 @@ def unfenced(row, lr):
         power = staticmethod(lambda base, t: base**t)
 
     bare = lambda f: type(f)(f.__code__, {**vars(module), "nx": Bare})  # noqa: E731
-    step, at_step = bare(module.step), bare(module.at_step) if hasattr(module, "at_step") else lambda h: h
+    step, prepare = bare(module.step), bare(module.prepare) if hasattr(module, "prepare") else lambda h: h
     names = {"learning_rate": "lr"}
     given = {names.get(k, k): v for k, v in arguments.items()}
     defaults = {f: row_default(module, row, f) for f in module.Hyper._fields}
 
     def update(g, state, p):
         t = int(state.step) + 1  # nothing is compiled here: a number, so that the corrections are computed in float64
-        values = {**defaults, **given, "t": t, "first": t == 1, "decoupled_weight_decay": row.optimizer == "adamw"}
-        h = at_step(module.Hyper(**{field: values[field] for field in module.Hyper._fields}))
+        values = {**defaults, **given, "t": t, "first": t == 1, **row.entry.variant}
+        h = prepare(module.Hyper(**{field: values[field] for field in module.Hyper._fields}))
         u, s = step(g, p, state, h)
         return u, s._replace(step=jnp.asarray(t, jnp.int32))
 
@@ -297,5 +296,5 @@ def unfenced(row, lr):
 def row_default(module, row, field):
     import inspect
 
-    parameters = inspect.signature(jaxopt_impl.OPTIMIZERS[row.optimizer]).parameters
+    parameters = inspect.signature(OPTIMIZERS[row.optimizer].jax).parameters
     return parameters[field].default if field in parameters else module.Hyper._field_defaults.get(field)

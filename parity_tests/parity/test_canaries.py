@@ -12,7 +12,7 @@ import jaxopt_impl
 from jaxopt_impl import numerics as nx
 from optparity.parity import canaries
 from optparity.parity.bits import differing
-from optparity.registry import ROWS
+from optparity.registry import OPTIMIZERS, ROWS
 
 VERSION = ".".join(jax.__version__.split(".")[:2])
 
@@ -54,14 +54,14 @@ def test_scalars_keep_float64_until_they_meet_a_leaf(dtype):
 
     def step(a, b, lr, wd):
         with jax.enable_x64(True):
-            return nx.result(nx.Exact(a) + nx.scalar(lr) * nx.scalar(wd) * nx.Exact(b))
+            return nx.finish(nx.Rounded(a) + nx.scalar(lr) * nx.scalar(wd) * nx.Rounded(b))
 
     expected = a + np.asarray(float(lr) * float(wd), dtype) * b
     np.testing.assert_array_equal(np.asarray(jax.jit(step)(a, b, lr, wd)), expected)
 
     def added(a, lr, wd):
         with jax.enable_x64(True):
-            return nx.result(nx.Exact(a) + nx.scalar(lr) * nx.scalar(wd))
+            return nx.finish(nx.Rounded(a) + nx.scalar(lr) * nx.scalar(wd))
 
     expected = a + np.asarray(float(lr) * float(wd), dtype)
     np.testing.assert_array_equal(np.asarray(jax.jit(added)(a, lr, wd)), expected)
@@ -96,7 +96,7 @@ def test_an_array_of_constants_takes_no_fence_from_the_other_addend(expression, 
 
     @jax.jit
     def fenced(b, c):
-        return nx.result(expression(*(nx.leaf(x, dtype) for x in nx.barrier(jnp.full_like(b, k), b, c))))
+        return nx.finish(expression(*(nx.wrap(x, dtype) for x in nx.barrier(jnp.full_like(b, k), b, c))))
 
     with jax.enable_x64(dtype == "float64"):
         np.testing.assert_array_equal(np.asarray(fenced(b, c)), expression(np.full_like(b, k), b, c))
@@ -108,76 +108,28 @@ def test_one_zero_does_for_both_addends(minus, dtype):
     special = np.array([0.0, -0.0, 1.5, -1.5, np.inf, -np.inf, np.nan], dtype)
     a, b = (x.ravel() for x in np.meshgrid(special, special))
     with jax.enable_x64(dtype == "float64"), np.errstate(invalid="ignore"):
-        got = jax.jit(lambda a, b: nx.array(nx.Exact(a) - nx.Exact(b) if minus else nx.Exact(a) + nx.Exact(b)))(a, b)
+        got = jax.jit(lambda a, b: nx.unwrap(nx.Rounded(a) - nx.Rounded(b) if minus else nx.Rounded(a) + nx.Rounded(b)))(a, b)
         differ = differing(np.asarray(got), a - b if minus else a + b)
     assert not differ.any()
 
 
 def test_the_zero_of_a_constant_is_no_fence():
     """A leaf, and its sum with a constant, are each fenced by a zero of their own. Not every XLA would merge the two constants."""
-    step = lambda x: nx.array(0.3 + (nx.leaf(x, "float32") + 0.1))  # noqa: E731
+    step = lambda x: nx.unwrap(0.3 + (nx.wrap(x, "float32") + 0.1))  # noqa: E731
     text = jax.jit(step).lower(jax.ShapeDtypeStruct((8,), jnp.float32)).as_text()
     assert sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines()) == 2
 
 
-FENCES = {  # how many signed zeros the lowered step of a row holds
-    "sgd: default": 1,
-    "sgd: momentum": 2,
-    "sgd: dampening": 2,
-    "sgd: nesterov": 3,
-    "sgd: weight_decay": 2,
-    "sgd: maximize": 1,
-    "sgd: nesterov, all": 4,
-    "sgd: all": 3,
-    "sgd: accumulator": 3,
-    "momentum: default": 1,
-    "momentum: heavy": 1,
-    "momentum: weight_decay": 2,
-    "momentum: all": 2,
-    "momentum: accumulator": 2,
-    "adagrad: default": 2,
-    "adagrad: outside": 1,
-    "adagrad: lr_decay": 2,
-    "adagrad: weight_decay": 3,
-    "adagrad: accumulated": 2,
-    "adagrad: maximize": 2,
-    "adagrad: all": 3,
-    "adagrad: all, outside": 2,
-    "adagrad: accumulator": 3,
-    "rmsprop: default": 1,
-    "rmsprop: momentum": 3,
-    "rmsprop: centered": 3,
-    "rmsprop: weight_decay": 2,
-    "rmsprop: maximize": 1,
-    "rmsprop: alpha, eps": 1,
-    "rmsprop: centered, momentum": 5,
-    "rmsprop: all": 6,
-    "rmsprop: accumulator": 4,
-    "adam: default": 2,
-    "adam: amsgrad": 2,
-    "adam: weight_decay": 3,
-    "adam: maximize": 2,
-    "adam: betas, eps": 2,
-    "adam: all": 3,
-    "adam: accumulator": 3,
-    "adamw: default": 3,
-    "adamw: no decay": 2,
-    "adamw: amsgrad": 3,
-    "adamw: maximize": 3,
-    "adamw: betas, eps": 3,
-    "adamw: all": 3,
-    "adamw: accumulator": 3,
-}
-
-
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_the_lowered_step_holds_its_fences(row):
+@pytest.mark.parametrize(("row", "dtype"), [(row, dtype) for row in ROWS for dtype in ("float32", "bfloat16", "float16")], ids=str)
+def test_the_lowered_step_holds_its_fences(row, dtype):
     """Fences that this backend would not miss are held by the text of the program; and there are no more than are needed."""
-    leaf = jax.ShapeDtypeStruct((8,), jnp.float32)
+    leaf = jax.ShapeDtypeStruct((8,), dtype)
     state = jax.eval_shape(row.tx.init, leaf)
     text = jax.jit(row.tx.update).lower(leaf, state, leaf).as_text()
     signed_zeros = sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines())
-    assert signed_zeros == FENCES[str(row)]
+    fences = row.entry.fences[row.label]
+    in_float32 = dtype == "float32" or "accumulator_dtype" in row.arguments
+    assert signed_zeros == (fences.float32 if in_float32 else fences.float16 if dtype == "float16" else 0)
     assert text.count("optimization_barrier") >= 1
 
 
@@ -194,14 +146,13 @@ def test_a_finished_update_merges_with_nothing(row, dtype):
             assert not differing(np.asarray(inside), np.asarray(jax.jit(f)(u, d))).any()
 
 
-# XLA on CPU stores a value that several kernels need if its operands are larger than itself and one of the kernels makes another's input:
-# here the decayed gradient g + λθ. It does so for the unfenced rule and for optax as well.
-STORED = {"sgd: nesterov, all": 4, "rmsprop: all": 4}
-
-
 @pytest.mark.parametrize("row", [row for row in ROWS if "float32" in row.dtypes], ids=str)
 def test_a_donated_step_needs_no_temporaries(row):
-    """Bytes of temporaries for each element of a donated training step, beyond the scalars."""
+    """Bytes of temporaries for each element of a donated training step, beyond the scalars.
+
+    XLA on CPU stores a value that several kernels need if its operands are larger than itself and one of the kernels makes another's input:
+    in some rows the decayed gradient g + λθ. It does so for the unfenced rule and for optax as well.
+    """
 
     def train_step(params, state, gradient):
         updates, state = row.tx.update(gradient, state, params)
@@ -209,11 +160,11 @@ def test_a_donated_step_needs_no_temporaries(row):
 
     leaf = jax.ShapeDtypeStruct((2**20,), jnp.float32)
     compiled = jax.jit(train_step, donate_argnums=(0, 1)).lower(leaf, jax.eval_shape(row.tx.init, leaf), leaf).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes // leaf.size == STORED.get(str(row), 0)
+    assert compiled.memory_analysis().temp_size_in_bytes // leaf.size == row.entry.temporaries.get(row.label, 0)
 
 
 def test_numerics_is_the_only_file_that_knows():
     """No other file of the package reaches for bits, barriers or lax."""
-    for name in ("sgd", "momentum", "adagrad", "rmsprop", "adam", "transform", "checks", "packing"):
+    for name in {entry.kernel for entry in OPTIMIZERS.values()} | {"transform", "checks", "packing"}:
         names = vars(importlib.import_module(f"{jaxopt_impl.__name__}.{name}"))
         assert "lax" not in names

@@ -14,7 +14,7 @@ import torch_ref
 from optparity.parity.contexts import CONTEXTS
 from optparity.parity.streams import STREAMS, gradients, parameters
 from optparity.parity.subnormals import torch_flushes, torch_flushing_like_jax
-from optparity.registry import ROWS
+from optparity.registry import OPTIMIZERS, ROWS
 
 from .. import assert_identical, compare
 
@@ -72,12 +72,12 @@ def test_the_sign_of_zero_is_seen():
     assert (report.first_difference.got, report.first_difference.expected) == ("0x00000000", "0x80000000")
 
 
-@pytest.mark.parametrize("name", jaxopt_impl.OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_learning_rate_of_the_int_0(name):
     """It has no −0, as 0.0 has; where a parameter is −0, that shows."""
     params = {"w": np.full(8, -0.0, "f4")}
-    make = lambda params: torch_ref.OPTIMIZERS[name](params, lr=0)  # noqa: E731
-    assert_identical(jaxopt_impl.OPTIMIZERS[name](0), make, params, gradients("normal", params), steps=1)
+    make = lambda params: OPTIMIZERS[name].torch(params, lr=0)  # noqa: E731
+    assert_identical(OPTIMIZERS[name].jax(0), make, params, gradients("normal", params), steps=1)
 
 
 def test_a_report_as_json():

@@ -8,11 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-import torch_ref
 from optparity.parity.compare import assert_identical, compare
 from optparity.parity.contexts import CONTEXTS
 from optparity.parity.streams import STREAMS, gradients, parameters
-from optparity.registry import ROWS, Row
+from optparity.registry import OPTIMIZERS, ROWS, Row
 
 SIZES = {
     "small": {"w": (1003,)},
@@ -83,7 +82,7 @@ def test_no_bit_differs(case):
     """Parameters and state, at every step."""
     with jax.enable_x64(case.dtype == "float64"):
         state = case.row.tx.init({"w": np.zeros(1, case.dtype)})._asdict()
-        uncounted = set() if torch_ref.OPTIMIZERS[case.row.optimizer].counts else {"step"}
+        uncounted = set() if OPTIMIZERS[case.row.optimizer].torch.has_step else {"step"}
         state_fields = {field for field, value in state.items() if value is not None} - uncounted
         held = [
             stream for stream in case.streams if stream not in CONTEXTS[case.context].except_on

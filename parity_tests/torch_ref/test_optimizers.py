@@ -1,6 +1,7 @@
 """Good citizens of torch.optim: groups, closures, checkpoints exchanged with the stock classes, schedulers, pickling."""
 
 import copy
+import inspect
 import io
 import itertools
 
@@ -14,20 +15,7 @@ from optparity.registry import OPTIMIZERS, ROWS
 
 ROWS = [row for row in ROWS if "float32" in row.dtypes]
 FULL = [row for row in ROWS if row.label in ("nesterov, all", "all", "all, outside")]
-COUNTERPARTS = {
-    "sgd": torch.optim.SGD,
-    "adagrad": torch.optim.Adagrad,
-    "rmsprop": torch.optim.RMSprop,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
-EXTRA = {
-    "sgd": {"momentum": 0.9, "weight_decay": 1e-2},
-    "adagrad": {"eps_in_sqrt": False, "eps": 1e-10, "lr_decay": 1e-2},
-    "rmsprop": {"momentum": 0.9, "centered": True},
-    "adam": {"amsgrad": True, "weight_decay": 1e-2},
-    "adamw": {"amsgrad": True},
-}
+EXCHANGING = [row for row in ROWS if row.exchanges_state]
 
 
 def model(dtype=torch.float32):
@@ -60,47 +48,38 @@ def same_state(a, b):
             assert not differing(value.numpy(), b["state"][i][field].numpy()).any()
 
 
-@pytest.mark.parametrize("name", COUNTERPARTS)
-def test_the_constructor_is_the_counterparts(name):
-    """Same arguments in the same order, same defaults; AdaGrad has one more, and the article's epsilon."""
-    import inspect
-
-    ours = inspect.signature(torch_ref.OPTIMIZERS[name]).parameters
-    stock = inspect.signature(COUNTERPARTS[name]).parameters
-    departures = {"adagrad": {"eps"}}.get(name, set())
-    assert [k for k in ours if k not in ("eps_in_sqrt", "accumulator_dtype")] == list(stock)
-    assert all(ours[k].default == stock[k].default and ours[k].kind == stock[k].kind for k in stock if k not in departures)
+@pytest.mark.parametrize("entry", {row.optimizer: row.entry for row in EXCHANGING}.values(), ids=lambda entry: entry.name)
+def test_the_constructor_is_the_counterparts(entry):
+    """Same arguments in the same order, same defaults; AdaGrad has one more, and another epsilon."""
+    ours, stock = (inspect.signature(make).parameters for make in (entry.torch, getattr(torch.optim, entry.stock_torch.name)))
+    assert [k for k in ours if k not in (*entry.extra_keys, "accumulator_dtype")] == list(stock)
+    assert all(ours[k].kind == stock[k].kind for k in stock)
+    assert {k for k in stock if ours[k].default != stock[k].default} == entry.stock_torch.arguments.keys()
 
 
-@pytest.mark.parametrize("name", COUNTERPARTS)
-def test_groups_and_state_have_the_counterparts_keys(name):
+@pytest.mark.parametrize("row", EXCHANGING, ids=str)
+def test_groups_and_state_have_the_counterparts_keys(row):
     ours, theirs = model(), model()
-    a = torch_ref.OPTIMIZERS[name](ours.parameters(), **EXTRA[name])
-    b = COUNTERPARTS[name](theirs.parameters(), **{k: v for k, v in EXTRA[name].items() if k != "eps_in_sqrt"})
+    a, b = row.torch(list(ours.parameters())), row.stock_torch(list(theirs.parameters()))
     for steps in (0, 2):
         train(ours, a, steps), train(theirs, b, steps)
-        assert set(a.param_groups[0]) - set(b.param_groups[0]) <= {"eps_in_sqrt"}
+        assert set(a.param_groups[0]) - set(b.param_groups[0]) == row.entry.extra_keys.keys()
         assert set(b.param_groups[0]) <= set(a.param_groups[0])
         for x, y in zip(a.state_dict()["state"].values(), b.state_dict()["state"].values(), strict=True):
             assert {k: (v.dtype, v.shape) for k, v in x.items()} == {k: (v.dtype, v.shape) for k, v in y.items()}
 
 
-@pytest.mark.parametrize("name", COUNTERPARTS)
+@pytest.mark.parametrize("row", EXCHANGING, ids=str)
 @pytest.mark.parametrize("direction", ["from stock", "to stock"])
-def test_checkpoints_go_both_ways(name, direction):
+def test_checkpoints_go_both_ways(row, direction):
     """Mid-run, float64: the loaded side goes on as the other would have, within rounding."""
-    extra = EXTRA[name]
-    stock_extra = {k: v for k, v in extra.items() if k != "eps_in_sqrt"}
-    makers = [
-        lambda p: COUNTERPARTS[name](p, lr=0.1, **stock_extra),
-        lambda p: torch_ref.OPTIMIZERS[name](p, lr=0.1, **extra),
-    ]
+    makers = [row.stock_torch, row.torch]
     first, second = makers if direction == "from stock" else makers[::-1]
     net = model(torch.float64)
-    optimizer = first(net.parameters())
+    optimizer = first(list(net.parameters()))
     train(net, optimizer, 5)
     other = copy.deepcopy(net)
-    loaded = second(other.parameters())
+    loaded = second(list(other.parameters()))
     file = io.BytesIO()
     torch.save(optimizer.state_dict(), file)
     file.seek(0)
@@ -213,7 +192,7 @@ def test_closure_hooks_and_scheduler(row):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_tensor_learning_rate_and_ignored_flags(name):
-    make = torch_ref.OPTIMIZERS[name]
+    make = OPTIMIZERS[name].torch
     nets = [model() for _ in range(3)]
     for net, arguments in zip(
         nets, [{"lr": 0.1}, {"lr": torch.tensor(0.1, dtype=torch.float64)}, {"lr": 0.1, "foreach": True}], strict=True
@@ -228,12 +207,12 @@ def test_a_tensor_learning_rate_and_ignored_flags(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_named_parameters_name_the_errors(name):
     embedding = torch.nn.Embedding(4, 2, sparse=True)
-    optimizer = torch_ref.OPTIMIZERS[name](embedding.named_parameters(), lr=0.1)
+    optimizer = OPTIMIZERS[name].torch(embedding.named_parameters(), lr=0.1)
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(TypeError, match=rf"{name}: the gradient of leaf params\['weight'\] is sparse_coo; a dense gradient is needed"):
         optimizer.step()
     with pytest.raises(TypeError, match=rf"{name}: leaf params\[0\] has dtype complex64; a floating-point dtype"):
-        torch_ref.OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))])
+        OPTIMIZERS[name].torch([torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))])
 
 
 @pytest.mark.parametrize("row", FULL, ids=str)
