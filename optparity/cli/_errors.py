@@ -69,7 +69,7 @@ def _explain(ended) -> tuple[int, str]:
     if hasattr(ended, "format_message"):  # typer's own, for a wrong argument
         return 2, ended.format_message().replace("Value error, ", "")  # pydantic's, before a choice that is none
     if isinstance(ended, ModuleNotFoundError):
-        return 2, f"{ended.name} is not installed; the command needs: pip install 'optparity[cli,torch]'"
+        return 2, f"{str(ended.name).partition('.')[0]} is not installed; the command needs: pip install 'optparity[cli,torch]'"
     if isinstance(ended, OSError):
         return 2, f"{ended.filename} cannot be used: {ended.strerror}." if ended.filename else ended.strerror or str(ended)
     return OUR_FAULT, f"a fault of optparity's own: {type(ended).__name__}: {ended} (python -X dev -m optparity ... shows where)"
