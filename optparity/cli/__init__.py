@@ -1,7 +1,7 @@
 """The console command `optparity`: one file for each command.
 
-It exits with 0 where all is well, 1 where a check found a difference, 2 for bad input, 70 for a fault of its own, 130 where it was
-interrupted, and 141 where nobody reads its output any more.
+Exit status: 0 if all is well, 1 if a check found a difference, 2 for bad input, 70 for an error that nobody foresaw, 130 after Ctrl-C, and
+141 if nobody reads the output any more.
 """
 
 import sys

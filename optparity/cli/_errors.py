@@ -11,7 +11,7 @@ from typing import NoReturn
 
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141
-OUR_FAULT = 70
+UNFORESEEN = 70
 
 
 class BadInputError(Exception):
@@ -52,7 +52,7 @@ def report(ended: BaseException | int) -> int:
     status, line = _explain(ended)
     if line:
         print(f"optparity: {' '.join(line.split())}", file=sys.stderr)
-    if isinstance(ended, Exception) and status == OUR_FAULT and sys.flags.dev_mode:
+    if isinstance(ended, Exception) and status == UNFORESEEN and sys.flags.dev_mode:
         traceback.print_exception(ended)
     return status
 
@@ -72,4 +72,4 @@ def _explain(ended) -> tuple[int, str]:
         return 2, f"{str(ended.name).partition('.')[0]} is not installed; the command needs: pip install 'optparity[cli,torch]'"
     if isinstance(ended, OSError):
         return 2, f"{ended.filename} cannot be used: {ended.strerror}." if ended.filename else ended.strerror or str(ended)
-    return OUR_FAULT, f"a fault of optparity's own: {type(ended).__name__}: {ended} (python -X dev -m optparity ... shows where)"
+    return UNFORESEEN, f"unexpected {type(ended).__name__}: {ended} (python -X dev -m optparity ... shows where)"

@@ -98,17 +98,14 @@ def cost(
             mixed_precision=mixed_precision,
             donate=donate,
         )
-        configuration = costing.read(model) | assignments("--set", setting, costing.KEYS)
-        asked = _Asked(model, configuration, batch, seq, setup)
+        asked = _Asked(model, costing.read(model) | assignments("--set", setting, costing.KEYS), batch, seq, setup)
         estimated = estimate(asked.model, batch, asked.tokens, setup, conventions=chosen(convention, ()) or None)
     writable(json_file, plot)
     _show(asked, estimated)
-    if json_file:
-        write(json_file, asked.to_json(estimated))
+    asked.save(estimated, json_file)
     if plot:
         costing.plot(estimated, asked.title, plot, fits)
-    if fits is not None:
-        raise typer.Exit(0 if _fits(estimated, fits) else 1)
+    raise typer.Exit(0 if _fits(estimated, fits) else 1)
 
 
 @dataclass(frozen=True)
@@ -135,10 +132,12 @@ class _Asked:
         tokens = f" of {self.tokens:,} tokens" if self.tokens else ""
         return f"Memory of a training step: {Path(self.name).stem}, {self.setup.optimizer}, batch {self.batch}{tokens}"
 
-    def to_json(self, estimated: Estimate) -> str:
-        """What was asked, and the answer."""
-        asked = {"model": self.name, "configuration": self.configuration, "batch": self.batch, "seq": self.tokens}
-        return json.dumps({"optparity": version("optparity"), **asked, "setup": vars(self.setup), **estimated.to_dict()}, indent=1)
+    def save(self, estimated: Estimate, file: Path | None) -> None:
+        """What was asked, and the answer, as JSON, if a file is given."""
+        if file:
+            asked = {"model": self.name, "configuration": self.configuration, "batch": self.batch, "seq": self.tokens}
+            document = {"optparity": version("optparity"), **asked, "setup": vars(self.setup), **estimated.to_dict()}
+            write(file, json.dumps(document, indent=1))
 
 
 def _show(asked: _Asked, estimated: Estimate) -> None:
@@ -152,8 +151,10 @@ def _show(asked: _Asked, estimated: Estimate) -> None:
         console.print("activations: what PyTorch's autograd would keep; XLA decides for itself.")
 
 
-def _fits(estimated: Estimate, limit: float) -> bool:
-    """Say whether what is executed fits into so many GB."""
+def _fits(estimated: Estimate, limit: float | None) -> bool:
+    """Say whether what is executed fits into so many GB, if that is asked."""
+    if limit is None:
+        return True
     executed = estimated.memory[-1]
     answer = "yes" if executed.fits(limit) else "no"
     console.print(f"fits in {limit:g} GB per device: {answer} ({costing.in_bytes(executed.total)}, {executed.label})")
