@@ -178,7 +178,7 @@ def interrupted(seconds, *arguments):
     return run.returncode, err, time.monotonic() - begun
 
 
-@pytest.mark.parametrize("seconds", [2, 4, 8])
+@pytest.mark.parametrize("seconds", [1, 1.3, 1.6, 2, 8])
 def test_ctrl_c_ends_the_processes_as_well(seconds):
     status, err, took = interrupted(seconds, "check", "rmsprop", "adam", "--jobs", 2)
     assert (status, err) == (130, "optparity: interrupted\n")
