@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
+from threading import current_thread, main_thread
 
 import jax
 
@@ -140,11 +141,11 @@ def run(trials: list[Trial], jobs: int = 1) -> Iterator[Result]:
         return
     with ProcessPoolExecutor(min(jobs, len(groups)), get_context("spawn")) as pool:
         others = set(active_children())
-        with _interrupts_held():
-            found = pool.map(_run_group, groups)
         try:
+            with _interrupts_held():
+                found = [pool.submit(_run_group, group) for group in groups]  # `map` would cancel them, at which Python 3.11 stumbles
             for results in found:
-                yield from results
+                yield from results.result()
         except BaseException:
             for worker in set(active_children()) - others:
                 worker.terminate()  # what it computes nobody waits for
@@ -153,15 +154,20 @@ def run(trials: list[Trial], jobs: int = 1) -> Iterator[Result]:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Processes that are started within it get no Ctrl-C: it is for this one, which ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    """Processes that are started within it get no Ctrl-C: it is for this one, after the block, and this one ends them."""
+    if not hasattr(signal, "pthread_sigmask") or current_thread() is not main_thread():  # on Windows, or where no Ctrl-C arrives
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    noted: list[bool] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # they inherit it
+    handler = signal.signal(signal.SIGINT, lambda *_: noted.append(True))  # another thread may take the signal for this one
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _run_group(trials: list[Trial]) -> list[Result]:

@@ -253,7 +253,7 @@ def test_output_that_has_no_utf_8(tmp_path):
         assert run.stdout.splitlines()[0] == f"{tmp_path}/{shown}: 36 parameters"
 
 
-@pytest.mark.parametrize("after", [0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6])
+@pytest.mark.parametrize("after", [0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
 def test_ctrl_c_while_packages_are_imported(after):
     """numpy would make an ImportError of it, jax lose it or crash."""
     begin = "import sys; print('begun', flush=True)"
@@ -262,7 +262,7 @@ def test_ctrl_c_while_packages_are_imported(after):
     assert run.stdout.readline() == "begun\n"
     time.sleep(after)
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate()
+    out, err = run.communicate(timeout=5)
     assert (run.returncode, out, err) == (130, "", "optparity: interrupted\n")
 
 
