@@ -1,11 +1,14 @@
 """The main job: every optimizer, row and stream through both packages, and how far the stock implementations are from them."""
 
 import itertools
+import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from threading import current_thread, main_thread
 
 import jax
 
@@ -18,6 +21,7 @@ REAL = "digits"
 ELEMENTS = 1003
 OURS = "jaxopt_impl"
 STOCK = ("torch.optim", "optax")
+STREAM_NAMES = [*STREAMS, REAL]
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,9 @@ class Trial:
     steps: int
     seed: int = 0
     with_stock: bool = True  # whether the stock implementations are measured as well
+
+    def __str__(self) -> str:
+        return f"{self.row} on {self.stream}, {self.dtype}"
 
 
 @dataclass
@@ -70,6 +77,42 @@ class Result:
         }
 
 
+@dataclass(frozen=True)
+class Summary:
+    """What the trials of one optimizer come to: how many rows, dtypes and streams, and of how many elements the bits differ."""
+
+    optimizer: str
+    rows: int
+    dtypes: int
+    streams: int
+    trials: int
+    elements: int
+    differing: int
+
+
+def summaries(results: Sequence[Result]) -> Iterator[Summary]:
+    """One for each optimizer, then one for all of them where they are several."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.trial.row.optimizer, []).append(result)
+    for optimizer, group in groups.items():
+        yield _summary(optimizer, group)
+    if len(groups) > 1:
+        yield _summary("all", results)
+
+
+def _summary(optimizer: str, results: Sequence[Result]) -> Summary:
+    return Summary(
+        optimizer,
+        rows=len({str(result.trial.row) for result in results}),
+        dtypes=len({result.trial.dtype for result in results}),
+        streams=len({result.trial.stream for result in results}),
+        trials=len(results),
+        elements=sum(result.ours.steps * result.ours.elements for result in results),
+        differing=sum(sum(result.ours.differing) for result in results),
+    )
+
+
 def trials(names: list[str], streams: list[str], dtypes: list[str], steps: int | None, seed: int) -> list[Trial]:
     """Every row of the named optimizers on every stream; the stock implementations on the real one, or on the last if that is left out."""
     drift = REAL if REAL in streams else streams[-1]
@@ -97,12 +140,34 @@ def run(trials: list[Trial], jobs: int = 1) -> Iterator[Result]:
         yield from itertools.chain.from_iterable(map(_run_group, groups))
         return
     with ProcessPoolExecutor(min(jobs, len(groups)), get_context("spawn")) as pool:
+        others = set(active_children())
         try:
-            for results in pool.map(_run_group, groups):
-                yield from results
+            with _interrupts_held():
+                found = [pool.submit(_run_group, group) for group in groups]  # `map` would cancel them, at which Python 3.11 stumbles
+            for results in found:
+                yield from results.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            for worker in set(active_children()) - others:
+                worker.terminate()  # what it computes nobody waits for
             raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started within it get no Ctrl-C: it is for this one, after the block, and this one ends them."""
+    if not hasattr(signal, "pthread_sigmask") or current_thread() is not main_thread():  # on Windows, or where no Ctrl-C arrives
+        yield
+        return
+    noted: list[bool] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # they inherit it
+    handler = signal.signal(signal.SIGINT, lambda *_: noted.append(True))  # another thread may take the signal for this one
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _run_group(trials: list[Trial]) -> list[Result]:
@@ -135,6 +200,3 @@ def _run(trial: Trial) -> Result:
     if digits:
         result.accuracy = digits.accuracy(jax.tree.unflatten(jax.tree.structure(params), last["params"]))
     return result
-
-
-STREAM_NAMES = [*STREAMS, REAL]

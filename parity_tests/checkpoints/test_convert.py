@@ -21,7 +21,7 @@ import torch_ref
 from optparity.checkpoints import convert
 from optparity.registry import OPTIMIZERS
 
-from ..cli.test_cli import optparity, subprocess_optparity
+from ..cli.running import optparity, subprocess_optparity
 from ..interop.test_interop import altered, state_dicts_same
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")

@@ -1,0 +1,63 @@
+"""`optparity convert`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..checkpoints import convert as converting
+from ._console import console, need, progress, refusing, say, table
+from ._errors import BadInputError
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="A torch checkpoint (.pt, .pth), a .safetensors file, or an Orbax folder.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help="Likewise; a name without a suffix is an Orbax folder's.")]
+Class = Annotated[str | None, typer.Option(metavar="CLASS", help="Adam, SGD, ...: needed where the file does not tell.")]
+Step = Annotated[int | None, typer.Option(min=0, help="Steps taken, where torch does not hold it: SGD, Momentum.")]
+Missing = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="A parameter that may have no state where others have. May be repeated.")
+]
+Like = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.pt", help="Whose groups to take, where IN has none: the same model and optimizer in torch."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
+
+
+def convert(
+    source: Source,
+    target: Target,
+    optimizer: Class = None,
+    step: Step = None,
+    missing: Missing = None,
+    like: Like = None,
+    force: Force = False,
+) -> None:
+    """Convert a checkpoint between PyTorch, Orbax and safetensors.
+
+    It holds a model and its optimizer, or the optimizer alone. Every bit of it is carried, both ways.
+    """
+    with refusing(converting.RefusedError):
+        _examine(source, target, like, force)
+        checkpoint = converting.read(source, converting.Given(optimizer, step, missing or (), like))
+        shown = table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
+        for row in converting.rows(checkpoint):
+            shown.add_row(*row)
+        console.print(shown)
+        with progress() as bar:
+            task = bar.add_task(str(target), total=checkpoint.size)
+            converting.write(checkpoint, target, force=force, tell=lambda written: bar.update(task, completed=written))
+    for note in converting.notes(checkpoint, target):
+        say(note)
+    say(f"{checkpoint.size:,} bytes of tensors written to {target}")
+
+
+def _examine(source: Path, target: Path, like: Path | None, force: bool) -> None:
+    """Refuse what needs no reading to be refused."""
+    forms = [converting.form(source), converting.form(target)]
+    need(*dict.fromkeys([*forms, "torch"] if like else forms), extras="cli,torch,convert")  # a format has its package's name
+    if target.exists() and not force:
+        raise BadInputError(f"{target} is there already; --force replaces it.")
+    if source.resolve().is_relative_to(target.resolve()):
+        raise BadInputError(f"{source} is in {target}, which would be replaced.")
+    if forms[0] == forms[1]:
+        raise BadInputError(f"{source} and {target} have one format, {forms[0]}; there is nothing to convert.")

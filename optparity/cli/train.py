@@ -1,0 +1,120 @@
+"""`optparity train`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..training.tasks import TASKS
+from ._console import console, need, progress, refusing, table
+from ._errors import INTERRUPTED, BadInputError, importing
+from ._options import ArgumentOption, Optimizer, OptimizerOption, arguments_of, assignments
+
+if TYPE_CHECKING:  # it needs flax and orbax, --help does not
+    from ..training.run import Training
+
+Task = StrEnum("Task", list(TASKS))
+Framework = StrEnum("Framework", ["torch", "jax", "both"])
+Gradients = StrEnum("Gradients", ["shared", "own"])
+
+What = Annotated[Task, typer.Argument(help="The cruncher and the mlp learn the digits, the gpt a text, by character.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run. Default: out/train/TASK-OPTIMIZER.")]
+InFramework = Annotated[Framework, typer.Option(help="With both, they go side by side.")]
+WhoseGradients = Annotated[Gradients | None, typer.Option(help="With both: PyTorch's for both sides (the default), or each side its own.")]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A size of the model, as n_layer=4. May be repeated.")
+]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Default: the documented one.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples per step.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps in all, those before --resume included.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the parameters and of the order of examples.")]
+EvalEvery = Annotated[int, typer.Option(min=1, help="Steps between evaluations on what is held out.")]
+CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints; the last step is saved as well.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint of the folder.")]
+
+
+def train(
+    task: What,
+    out: Out = None,
+    framework: InFramework = Framework("both"),
+    gradients: WhoseGradients = None,
+    optimizer: OptimizerOption = Optimizer("adam"),
+    option: ArgumentOption = None,
+    setting: Setting = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    eval_every: EvalEvery = 100,
+    checkpoint_every: CheckpointEvery = 100,
+    resume: Resume = False,
+) -> None:
+    """Train a model in PyTorch, in JAX, or in both side by side.
+
+    On real data. The folder of the run gets log.csv, result.json, curves.png and checkpoints. Exit 1 if gradients were shared and a bit
+    differs. Ctrl-C saves and exits with 130.
+    """
+    need("flax", "orbax", "sklearn", "matplotlib", *([] if framework == "jax" else ["torch"]), extras="cli,torch,train")
+    with importing():
+        from ..training.run import Run
+    if gradients == "shared" and framework != "both":
+        raise BadInputError("--gradients shared: PyTorch's gradients need --framework both.")
+    run = Run(
+        task=str(task),
+        settings=assignments("--set", setting, TASKS[task].settings),
+        framework=str(framework),
+        gradients=str(gradients or "shared") if framework == "both" else "own",
+        optimizer=str(optimizer),
+        options=arguments_of(optimizer, option),
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    training = _begin(run, out or Path("out/train") / f"{task}-{optimizer}", resume)
+    _go(training, steps or TASKS[task].steps, eval_every, checkpoint_every)
+
+
+def _begin(run: Any, folder: Path, resume: bool) -> "Training":
+    from ..training.checkpoint import DamagedError
+    from ..training.run import Training
+
+    with refusing(ValueError, TypeError, DamagedError, RuntimeError, MemoryError):  # the last two where a model is too large
+        training = Training(run, folder, resume=resume)
+    if resume:
+        console.print(f"Going on from step {training.step}." if training.step else "No checkpoint yet: from the start.")
+    return training
+
+
+def _go(training: "Training", last: int, eval_every: int, checkpoint_every: int) -> None:
+    """Train up to the last step, and say what has come of it."""
+    from ..training.curves import draw
+
+    per_step, unit = training.batch_size * training.data.targets[0].size, training.task.unit
+    with training, progress() as bar:
+        shown = bar.add_task("", total=last, completed=training.step)
+        for line in training.go(last, eval_every=eval_every, checkpoint_every=checkpoint_every):
+            losses = ", ".join(f"{side} {loss:.4f}" for side, loss in line.loss.items())
+            speed = (bar.tasks[shown].speed or 0) * per_step
+            bar.update(shown, completed=line.step, description=f"loss {losses}; {speed:,.0f} {unit}/s")
+        result = training.result()
+        draw(training.lines, result, training.folder / "curves.png")
+    _show(result)
+    if training.step < last:
+        console.print(f"Stopped at step {training.step} of {last}, and saved; --resume goes on.")
+        raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(1 if training.run.gradients == "shared" and result["differing"] else 0)
+
+
+def _show(result: dict[str, Any]) -> None:
+    score = "accuracy" if "accuracy" in result else "r2"
+    shown = table("side", "steps", "held-out loss", f"held-out {score}", "hash of the parameters")
+    for side in result["parameters"]:
+        numbers = ("not finite" if result[key][side] is None else f"{result[key][side]:.4f}" for key in ("held_out", score))
+        shown.add_row(side, str(result["steps"]), *numbers, result["parameters"][side])
+    console.print(shown)
+    if "unigram_entropy" in result:
+        console.print(f"Guessing by frequency alone costs {result['unigram_entropy']:.4f} nats a character.")
+    if "differing" in result:
+        elements = result["elements"] * result["steps"]
+        console.print(f"{result['differing']:,} of {elements:,} elements differ between the sides, all steps.")

@@ -1,0 +1,26 @@
+"""`optparity drift`: the page that says how far the stock optimizers are from the contract."""
+
+from pathlib import Path
+
+from optparity.registry import DTYPES, OPTIMIZERS
+
+from .running import one_line, optparity
+
+
+def test_drift(monkeypatch, capsys, tmp_path):
+    """The page has a line for each optimizer and dtype, a reason for each optimizer, and figures that are not ours."""
+    page = tmp_path / "drift.md"
+    status, out, _ = optparity(monkeypatch, capsys, "drift", page, "--steps", 3)
+    assert status == 0
+    assert f"{len(OPTIMIZERS) * len(DTYPES)} lines written" in out
+    text = page.read_text()
+    committed = (Path(__file__).parents[2] / "docs" / "drift.md").read_text()
+    for line in committed.splitlines():
+        if line.startswith("| `"):
+            assert line.split("|")[1:3] in [other.split("|")[1:3] for other in text.splitlines()]
+    assert text.count(" ulp") > 60
+
+
+def test_bad_arguments_of_drift(monkeypatch, capsys):
+    one_line(*optparity(monkeypatch, capsys, "drift"), "Missing argument 'FILE.md'")
+    one_line(*optparity(monkeypatch, capsys, "drift", "/proc/no/drift.md"), "/proc/no/drift.md cannot be written")

@@ -1,0 +1,95 @@
+"""`optparity golden`: the hashes of every trajectory, written and checked."""
+
+import json
+from importlib.resources import files
+
+import pytest
+
+from optparity.parity import golden
+
+from .running import one_line, optparity, subprocess_optparity
+
+GOLDEN = files("optparity.parity") / "golden.json"
+
+
+def test_a_broken_golden_file(monkeypatch, capsys, tmp_path):
+    whole = json.loads(GOLDEN.read_text())
+    broken = [
+        {**whole, "hashes": []},
+        {**whole, "configuration": {**whole["configuration"], "streams": ["nope"]}},
+        {**whole, "configuration": {**whole["configuration"], "steps": "many"}},
+        {**whole, "configuration": {**whole["configuration"], "every": 0}},
+    ]
+    for text in ("", "[]", "{}", '{"configuration": {}, "streams": {}, "hashes": {}}', *map(json.dumps, broken)):
+        (tmp_path / "golden.json").write_text(text)
+        status, _, err = optparity(monkeypatch, capsys, "golden", "check", tmp_path / "golden.json")
+        assert status == 2
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("side", "environment"),
+    [
+        ("torch", {"ATEN_CPU_CAPABILITY": "default"}),
+        ("torch", {"ATEN_CPU_CAPABILITY": "avx2"}),
+        ("jax", {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"}),
+        ("jax", {"XLA_FLAGS": ""}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "=".join(*value.items()),
+)
+def test_the_committed_hashes(side, environment):
+    """Either package, whatever the instruction set, in a process of its own: the trajectories of the packaged file."""
+    checked = subprocess_optparity("golden", "check", "--side", side, **{"XLA_FLAGS": "", **environment})
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "0 differences" in checked.stdout
+
+
+def test_the_committed_hashes_cover_the_table():
+    document = json.loads(GOLDEN.read_text())
+    assert document["configuration"] == golden.CONFIGURATION
+    assert set(document["hashes"]) == {key for key, *_ in golden.keys(golden.CONFIGURATION)}
+    assert all(len(entry) == 2 for entry in document["hashes"].values())
+    assert len({tuple(entry) for entry in document["hashes"].values()}) > 0.7 * len(document["hashes"])  # they tell trajectories apart
+
+
+def test_golden_sees_a_difference(monkeypatch, capsys, tmp_path):
+    small = {**golden.CONFIGURATION, "streams": ["normal"], "dtypes": ["float16"], "steps": 2, "every": 1}
+    monkeypatch.setattr(golden, "CONFIGURATION", small)
+    file = tmp_path / "golden.json"
+    assert optparity(monkeypatch, capsys, "golden", "write", file, "--side", "torch")[0] == 0
+    assert optparity(monkeypatch, capsys, "golden", "check", file, "--side", "torch")[0] == 0
+    document = json.loads(file.read_text())
+    key = next(iter(document["hashes"]))
+    document["hashes"][key][-1] = "0" * 16
+    document["streams"].popitem()
+    file.write_text(json.dumps(document))
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file, "--side", "torch")
+    assert status == 1
+    assert f"hashes {key}" in out
+    assert "2 differences" in out
+
+
+def test_without_a_file_the_packaged_one_is_checked(monkeypatch, capsys):
+    """Neither its configuration nor its hashes are this module's."""
+    few = [key for key in golden.keys(golden.CONFIGURATION) if key[0].startswith("sgd: default | ") and key[3] == "float32"]
+    monkeypatch.setattr(golden, "keys", lambda configuration: iter(few))
+    status, out, err = optparity(monkeypatch, capsys, "golden", "check")
+    packaged = len(json.loads(GOLDEN.read_text())["hashes"])
+    assert (status, err) == (1, "")
+    assert out.splitlines()[-1] == f"{len(few)} trajectories, {packaged - len(few)} differences."
+    assert ": missing is not [" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "/nowhere.json"], "/nowhere.json cannot be read as a golden file"),
+        (["burn", "x.json"], "Invalid value for 'action': 'burn' is not one of 'write', 'check'."),
+        (["check", "x.json", "--side", "numpy"], "Invalid value for '--side': 'numpy' is not one of 'jax', 'torch'."),
+        (["write"], "golden write: the file to write is needed."),
+        (["write", "."], ". is a folder; a file name is needed."),
+        ([], "Missing argument 'action'"),
+    ],
+)
+def test_bad_arguments_of_golden(monkeypatch, capsys, arguments, message):
+    one_line(*optparity(monkeypatch, capsys, "golden", *arguments), message)
