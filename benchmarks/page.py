@@ -4,18 +4,15 @@
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import matplotlib
 import typer
 
+from optparity._figures import drawing
 from optparity._files import replacing
 
 from . import packing as packed
 from .measure import OURS
 from .report import quartiles
 from .runs import ABOUT, read
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parent.parent
 STEM = ROOT / "docs" / "results" / "cpu_amd_epyc_2_cores"
@@ -113,8 +110,7 @@ def main(
     runs = load(stem)
     with replacing(out) as temporary:
         temporary.write_text(page(runs, stem.name))
-    with plt.style.context(STYLE):
-        draw(runs.first, out.with_suffix(".svg"))
+    draw(runs.first, out.with_suffix(".svg"))
 
 
 def page(runs: Runs, stem: str = STEM.name) -> str:
@@ -174,22 +170,25 @@ def _ratios(run: dict[str, Any]) -> dict[tuple[str, ...], float]:
 def draw(run: dict[str, Any], path: Path) -> None:
     """A line of marks for each row at 32M: each implementation's time relative to optax's."""
     cases = [case for case in run["cases"] if case["workload"] == LARGE]
-    figure, axis = plt.subplots(figsize=(6, 4))
-    for name, mark in MARKS.items():
-        times = [(i, case["implementations"]) for i, case in enumerate(cases) if name in case["implementations"]]
-        ratios = [quartiles([a / b for a, b in zip(all_[name]["seconds"], all_["optax"]["seconds"], strict=True)])[1] for _, all_ in times]
-        axis.scatter(ratios, [i for i, _ in times], marker=mark, label=name, zorder=3 if name == OURS else 2, alpha=0.9)
-    axis.axvline(1, color="gray", linewidth=0.8)
-    axis.set_yticks(range(len(cases)), [_name(case["row"]) for case in cases])
-    axis.invert_yaxis()
-    axis.set(xscale="log", xlabel=f"time of a step at {LARGE}, relative to optax (further left is faster)")
-    axis.set_xticks(ticks := [0.5, 1, 2, 5, 10, 20, 50], [f"{tick:g}" for tick in ticks])
-    axis.minorticks_off()
-    axis.grid(axis="x")
-    figure.legend(loc="outside lower center", ncols=3)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
-    plt.close(figure)
+    with drawing(path, figsize=(6, 4), style=STYLE) as (figure, axes):
+        axis = axes[0, 0]
+        for name, mark in MARKS.items():
+            times = {i: case["implementations"] for i, case in enumerate(cases) if name in case["implementations"]}
+            ratios = [_against_optax(implementations, name) for implementations in times.values()]
+            axis.scatter(ratios, times.keys(), marker=mark, label=name, zorder=3 if name == OURS else 2, alpha=0.9)
+        axis.axvline(1, color="gray", linewidth=0.8)
+        axis.set_yticks(range(len(cases)), [_name(case["row"]) for case in cases])
+        axis.invert_yaxis()
+        axis.set(xscale="log", xlabel=f"time of a step at {LARGE}, relative to optax (further left is faster)")
+        axis.set_xticks(ticks := [0.5, 1, 2, 5, 10, 20, 50], [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+        axis.grid(axis="x")
+        figure.legend(loc="outside lower center", ncols=3)
+
+
+def _against_optax(implementations: dict[str, Any], name: str) -> float:
+    pairs = zip(implementations[name]["seconds"], implementations["optax"]["seconds"], strict=True)
+    return quartiles([a / b for a, b in pairs])[1]
 
 
 def small_leaves(runs: Runs, row: str = "adam: default") -> str:

@@ -5,15 +5,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from rich.table import Table
 
-from optparity._files import replacing
+from optparity._figures import drawing
 
 from .measure import OURS
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 HEADERS = ["implementation", "ms a step", "ours / this", "GB/s", "of copy", "B moved", "temp B", "kernels", "compile s", "bits"]
 
@@ -64,23 +60,24 @@ def draw(result: dict[str, Any], path: Path) -> None:
     cases = result["cases"]
     columns = min(4, len(cases))
     rows = -(-len(cases) // columns)
-    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(4.2 * columns, 0.6 + 2.6 * rows), layout="constrained")
-    for spare in axes.flat[len(cases) :]:
-        spare.set_visible(False)
-    for axis, case in zip(axes.flat, cases, strict=False):
-        names = list(case["implementations"])
-        speeds = [case["implementations"][name]["bytes_per_s"] / 1e9 for name in names]
-        colors = ["tab:green" if name == OURS else "tab:orange" if name.startswith("torch") else "tab:blue" for name in names]
-        axis.barh(names, speeds, color=colors)
-        axis.axvline(case["copy_bytes_per_s"] / 1e9, color="black", linewidth=1)
-        axis.invert_yaxis()
-        axis.set_title(f"{case['row']}, {case['workload']}", loc="left", fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.set_xlabel("GB/s of the least traffic", fontsize=8)
-    figure.suptitle(f"{result['device']}, {result['threads']} threads, {result['dtype']}; longer is faster, the line is a copy")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
+    with drawing(path, rows, columns, figsize=(4.2 * columns, 0.6 + 2.6 * rows)) as (figure, axes):
+        for spare in axes.flat[len(cases) :]:
+            spare.set_visible(False)
+        for axis, case in zip(axes.flat, cases, strict=False):
+            _panel(axis, case)
+        figure.suptitle(f"{result['device']}, {result['threads']} threads, {result['dtype']}; longer is faster, the line is a copy")
+
+
+def _panel(axis: Any, case: dict[str, Any]) -> None:
+    names = list(case["implementations"])
+    speeds = [case["implementations"][name]["bytes_per_s"] / 1e9 for name in names]
+    colors = ["tab:green" if name == OURS else "tab:orange" if name.startswith("torch") else "tab:blue" for name in names]
+    axis.barh(names, speeds, color=colors)
+    axis.axvline(case["copy_bytes_per_s"] / 1e9, color="black", linewidth=1)
+    axis.invert_yaxis()
+    axis.set_title(f"{case['row']}, {case['workload']}", loc="left", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.set_xlabel("GB/s of the least traffic", fontsize=8)
 
 
 def compared(old: dict[str, Any], new: dict[str, Any], threshold: float) -> tuple[Table, bool]:

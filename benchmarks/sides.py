@@ -205,13 +205,13 @@ class InTorch:
         return found
 
     def _optimizers(self, row: Row, params: list[np.ndarray], gradients: list[np.ndarray]) -> Iterator[tuple[str, Any]]:
-        from optparity.parity.torch_side import from_numpy
+        from optparity._arrays import to_torch
 
         makers = {"torch_ref": row.torch}
         makers |= self._stock(row)
-        shared = [from_numpy(g).to(self.device) for g in gradients]
+        shared = [to_torch(g, copy=True).to(self.device) for g in gradients]
         for name, make in makers.items():
-            parameters = [self.torch.nn.Parameter(from_numpy(p).to(self.device)) for p in params]
+            parameters = [self.torch.nn.Parameter(to_torch(p, copy=True).to(self.device)) for p in params]
             for p, g in zip(parameters, shared, strict=True):
                 p.grad = g.clone() if row.arguments.get("maximize") else g  # fused takes the sign in place
             yield name, make(parameters)
@@ -253,14 +253,14 @@ class InTorch:
 
     def ends(self, row: Row, dtype: str) -> dict[str, np.ndarray]:
         """The parameters of each after some steps on a small leaf."""
-        from optparity.parity.torch_side import to_numpy
+        from optparity._arrays import to_numpy
 
         found = {}
         for name, optimizer in self._optimizers(row, *_start([CHECKED], dtype)):
             if name != "torch compiled":
                 for _ in range(CHECKED_STEPS):
                     optimizer.step()
-                found[name] = to_numpy(optimizer.param_groups[0]["params"][0].detach().cpu())
+                found[name] = to_numpy(optimizer.param_groups[0]["params"][0])
         return found
 
     def drop(self) -> None:

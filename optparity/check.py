@@ -8,10 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
+from pathlib import Path
 from threading import current_thread, main_thread
+from typing import Any
 
 import jax
 
+from ._figures import drawing
 from .parity.compare import compare_all
 from .parity.reports import Report
 from .parity.streams import STREAMS, gradients, parameters
@@ -200,3 +203,42 @@ def _run(trial: Trial) -> Result:
     if digits:
         result.accuracy = digits.accuracy(jax.tree.unflatten(jax.tree.structure(params), last["params"]))
     return result
+
+
+LINES = {"torch.optim": ("tab:orange", "-", 1.2), "optax": ("tab:blue", "--", 1.2), OURS: ("tab:green", "-", 2.5)}
+
+
+def draw(results: Sequence[Result], path: Path) -> None:
+    """The distance from torch_ref over the steps: a panel for each optimizer, a line for each implementation.
+
+    It is that of its first row and dtype, on the stream on which the stock implementations were measured.
+    """
+    chosen: dict[str, Result] = {}
+    for result in results:
+        if result.trial.with_stock:
+            chosen.setdefault(result.trial.row.optimizer, result)
+    columns = 1 if len(chosen) < 4 else 2
+    rows = -(-len(chosen) // columns)
+    with drawing(path, rows, columns, figsize=(8 * columns, 1 + 2.6 * rows)) as (figure, axes):
+        for spare in axes.flat[len(chosen) :]:
+            spare.set_visible(False)
+        for axis, result in zip(axes.flat, chosen.values(), strict=False):
+            _panel(axis, result)
+        for axis in axes[-1]:
+            axis.set_xlabel("step")
+        figure.suptitle("Distance from torch_ref when all are fed the same gradients")
+
+
+def _panel(axis: Any, result: Result) -> None:
+    trial = result.trial
+    for name, (color, dash, width) in LINES.items():
+        report = result.reports.get(name)
+        if report is not None:  # torch.optim does not have every optimizer
+            end = "0 ulp at every step" if report.identical else f"{100 * report.share:.0f} % differ at the end"
+            axis.plot(range(1, report.steps + 1), report.ulp, color=color, linestyle=dash, lw=width, label=f"{name}: {end}")
+    axis.set_yscale("symlog", linthresh=1)
+    axis.set_ylim(-0.5, 1e3 * max(1, axis.get_ylim()[1]))
+    axis.set_ylabel("largest distance, ulp")
+    axis.set_title(f"{trial.row.optimizer}, {trial.dtype}, gradients: {trial.stream}", loc="left", fontsize=10)
+    axis.legend(fontsize=8, loc="upper center", ncols=3)
+    axis.grid(alpha=0.3)

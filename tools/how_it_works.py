@@ -9,17 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import matplotlib
 
-from optparity._files import replacing
+from optparity._figures import drawing
 from optparity.parity import canaries
 from optparity.parity.compare import compare_all
 from optparity.parity.streams import gradients, parameters
 from optparity.registry import Row
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("pictures.mplstyle")
 ELEMENTS, STEPS = 1003, 1000
@@ -50,44 +45,36 @@ def distances() -> dict[str, list[float]]:
     return {name: [differing / ELEMENTS for differing in report.differing] for name, report in reports.items()}
 
 
-def draw_rewritten(shares: Mapping[str, tuple[float, float]]) -> Figure:
+def draw_rewritten(shares: Mapping[str, tuple[float, float]], path: Path) -> None:
     """Two bars for each expression, under its name."""
-    figure, axis = plt.subplots(figsize=(6, 0.9 + 0.55 * len(shares)))
-    for shift, side, color, label in ((0, 0, "tab:red", "plain, under jit"), (-0.25, 1, "tab:green", "fenced")):
-        percent = [100 * both[side] for both in shares.values()]
-        bars = axis.barh([i + shift for i in range(len(shares))], percent, 0.25, color=color, label=label)
-        axis.bar_label(bars, [f"{share:.2g} %" for share in percent], padding=3)
-    for i, name in enumerate(shares):
-        axis.text(0, i + 0.17, name, va="bottom")
-    axis.set_yticks([])
-    axis.set_xlim(right=50)
-    axis.set_xlabel("results that are not the ones rounded once, %")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=2)
-    return figure
+    with drawing(path, figsize=(6, 0.9 + 0.55 * len(shares)), style=STYLE) as (_, axes):
+        axis = axes[0, 0]
+        for shift, side, color, label in ((0, 0, "tab:red", "plain, under jit"), (-0.25, 1, "tab:green", "fenced")):
+            percent = [100 * both[side] for both in shares.values()]
+            bars = axis.barh([i + shift for i in range(len(shares))], percent, 0.25, color=color, label=label)
+            axis.bar_label(bars, [f"{share:.2g} %" for share in percent], padding=3)
+        for i, name in enumerate(shares):
+            axis.text(0, i + 0.17, name, va="bottom")
+        axis.set_yticks([])
+        axis.set_xlim(right=50)
+        axis.set_xlabel("results that are not the ones rounded once, %")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=2)
 
 
-def draw_distances(shares: Mapping[str, Sequence[float]]) -> Figure:
+def draw_distances(shares: Mapping[str, Sequence[float]], path: Path) -> None:
     """A line for each implementation."""
-    figure, axis = plt.subplots(figsize=(6, 3.2))
-    for name, (color, dash) in LINES.items():
-        axis.plot(
-            range(1, STEPS + 1), [100 * share for share in shares[name]], dash, color=color, label=f"{name}: {100 * shares[name][-1]:.0f} %"
-        )
-    axis.set(xlabel="step", ylabel="parameters that differ, %", xscale="log")
-    axis.grid()
-    axis.legend(loc="center right")
-    return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
-    plt.close(figure)
+    with drawing(path, figsize=(6, 3.2), style=STYLE) as (_, axes):
+        axis = axes[0, 0]
+        for name, (color, dash) in LINES.items():
+            percent = [100 * share for share in shares[name]]
+            axis.plot(range(1, STEPS + 1), percent, dash, color=color, label=f"{name}: {percent[-1]:.0f} %")
+        axis.set(xlabel="step", ylabel="parameters that differ, %", xscale="log")
+        axis.grid()
+        axis.legend(loc="center right")
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    with plt.style.context(STYLE):
-        save(draw_rewritten(rewritten()), folder / "rewrites.svg")
-        save(draw_distances(distances()), folder / "distances.svg")
+    draw_rewritten(rewritten(), folder / "rewrites.svg")
+    draw_distances(distances(), folder / "distances.svg")
     print(f"drawn with jax {jax.__version__}")

@@ -9,18 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
-import matplotlib
 import numpy as np
 import optax
 import torch
 from flax import nnx
 
 from optparity import interop
-from optparity._files import replacing
+from optparity._figures import drawing
 from optparity.datasets import digits
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 STYLE = Path(__file__).with_name("pictures.mplstyle")
 HIDDEN = 32
@@ -98,19 +94,16 @@ def curves(carried_after: int, steps: int) -> dict[str, list[float]]:
 
 def draw(losses: Mapping[str, Sequence[float]], carried_after: int, path: Path) -> None:
     """Draw a curve for each side over the steps, and where the run was carried across."""
-    figure, axis = plt.subplots()
-    for side, values in losses.items():
-        color, dash = STYLES[side]
-        axis.plot(range(1, len(values) + 1), values, color=color, linestyle=dash, label=f"{side}: {values[-1]:.4f} at the end")
-    axis.axvline(carried_after, color="gray", linewidth=0.8, label=f"carried across after step {carried_after}")
-    axis.set(xlabel="step", ylabel="loss of the batch, nats", yscale="log")
-    axis.legend(loc="lower left")
-    axis.grid()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
-    plt.close(figure)
+    with drawing(path, style=STYLE) as (_, axes):
+        axis = axes[0, 0]
+        for side, values in losses.items():
+            color, dash = STYLES[side]
+            axis.plot(range(1, len(values) + 1), values, color=color, linestyle=dash, label=f"{side}: {values[-1]:.4f} at the end")
+        axis.axvline(carried_after, color="gray", linewidth=0.8, label=f"carried across after step {carried_after}")
+        axis.set(xlabel="step", ylabel="loss of the batch, nats", yscale="log")
+        axis.legend(loc="lower left")
+        axis.grid()
 
 
 if __name__ == "__main__":
-    with plt.style.context(STYLE):
-        draw(curves(100, 160), 100, Path(sys.argv[1]))
+    draw(curves(100, 160), 100, Path(sys.argv[1]))

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .._files import replacing
+from .._figures import drawing
 from . import COMPONENTS, CONVENTIONS, PRESETS, Cruncher, Estimate, Memory, Transformer
 
 COLORS = dict(zip(COMPONENTS, ("#77aadd", "#99ddff", "#44bb99", "#eedd88", "#ee8866"), strict=True))
@@ -73,27 +73,18 @@ def plot(cost: Estimate, title: str, path: Path, fits: float | None = None) -> N
 
     Raises: OSError where `path` cannot be written, or is there and no regular file.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     largest = max(memory.total for memory in cost.memory)
     unit, scale = next((unit, scale) for unit, scale in (("GB", 1e9), ("MB", 1e6), ("bytes", 1)) if largest >= scale)
-    figure, axis = plt.subplots(figsize=(9, 1.9 + 0.8 * len(cost.memory)), layout="constrained")
-    _bars(axis, cost.memory, scale, largest)
-    if fits is not None:
-        axis.axvline(fits * 1e9 / scale, color="black", linestyle="--", label=f"limit, {fits:g} GB")
-    axis.set_xlim(0, 1.18 * max(largest, (fits or 0) * 1e9) / scale)
-    axis.set_xlabel(f"{unit} per device" + (" (1 GB = 1e9 bytes)" if unit == "GB" else ""))
-    axis.set_title(title, loc="left", fontsize=11)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=6, fontsize=9, frameon=False)
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150, format=path.suffix.lstrip("."))
-    finally:
-        plt.close(figure)
+    with drawing(path, figsize=(9, 1.9 + 0.8 * len(cost.memory))) as (figure, axes):
+        axis = axes[0, 0]
+        _bars(axis, cost.memory, scale, largest)
+        if fits is not None:
+            axis.axvline(fits * 1e9 / scale, color="black", linestyle="--", label=f"limit, {fits:g} GB")
+        axis.set_xlim(0, 1.18 * max(largest, (fits or 0) * 1e9) / scale)
+        axis.set_xlabel(f"{unit} per device" + (" (1 GB = 1e9 bytes)" if unit == "GB" else ""))
+        axis.set_title(title, loc="left", fontsize=11)
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside lower center", ncols=6, fontsize=9, frameon=False)
 
 
 def _bars(axis: Any, memories: Sequence[Memory], scale: float, largest: int) -> None:

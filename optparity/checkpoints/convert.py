@@ -24,10 +24,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from .._arrays import is_tensor, to_numpy, to_torch
 from ..interop import groups as torch_groups
 from ..interop.groups import Group, Record
 from ..interop.leaves import Leaves
-from ..interop.tensors import as_numpy, as_tensor, is_tensor
 from ..registry import OPTIMIZERS, TORCH_CLASSES
 
 SUFFIXES = {".pt": "torch", ".pth": "torch", ".safetensors": "safetensors", "": "orbax"}
@@ -261,7 +261,7 @@ def _write_torch(checkpoint: Checkpoint, path: Path) -> None:
     if checkpoint.model is None:
         torch.save(state_dict, path)
         return
-    model: Any = {name: as_tensor(array) for name, array in checkpoint.model.items()}
+    model: Any = {name: to_torch(array) for name, array in checkpoint.model.items()}
     if checkpoint.versions is not None:  # as a module's state_dict has them
         model = OrderedDict(model)
         model._metadata = OrderedDict(checkpoint.versions)
@@ -294,7 +294,7 @@ def _torch_class(optimizer: str) -> str:
 
 def _array(name: str, value: Any) -> np.ndarray:
     try:
-        return as_numpy(value)
+        return to_numpy(value)
     except (TypeError, RuntimeError) as error:
         raise TypeError(f"{name} of the model: {error}.") from None
 
@@ -371,7 +371,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, Any]:
 def _encoded(value: Any) -> Any:
     """An option of a group as JSON; what JSON does not know is under the name of its kind."""
     if is_tensor(value):
-        array = as_numpy(value)
+        array = to_numpy(value)
         return {"tensor": array.dtype.name, "shape": list(array.shape), "bytes": base64.b64encode(array.tobytes()).decode()}
     if isinstance(value, list | tuple):
         return {type(value).__name__: [_encoded(item) for item in value]}
@@ -385,7 +385,7 @@ def _decoded(value: Any) -> Any:
         return value
     if "tensor" in value:
         array = np.frombuffer(base64.b64decode(value["bytes"]), jnp.dtype(value["tensor"])).reshape(value["shape"])
-        return as_tensor(array.copy())
+        return to_torch(array.copy())
     if "dict" in value:
         return {_decoded(key): _decoded(item) for key, item in value["dict"]}
     ((kind, items),) = value.items()

@@ -66,9 +66,7 @@ def check(
         document = {"optparity": version("optparity"), "machine": dict(doctor.machine()), "results": [r.to_dict() for r in results]}
         write(json_file, json.dumps(document))
     if plot:
-        from ..parity.picture import plot as draw
-
-        draw(results, plot)
+        checking.draw(results, plot)
     _show_summary(results)
     raise typer.Exit(0 if all(result.ours.identical for result in results) else 1)
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._arrays import copied, is_tensor, to_numpy, to_torch
 from . import torch_classes
 from .layouts import Layout
-from .tensors import as_numpy, as_tensor, copied, is_tensor
 
 MOST_STEPS = 2**31 - 1  # the counter in JAX is an int32
 
@@ -173,7 +173,7 @@ def _one_step(group: Group, steps: Sequence[tuple[int, Any]]) -> tuple[int, str]
     """The step that all parameters of a group have taken, and how torch holds it."""
     first: tuple[float, str] | None = None
     for position, value in steps:
-        array = np.asarray(as_numpy(value) if is_tensor(value) else value)
+        array = np.asarray(to_numpy(value) if is_tensor(value) else value)
         if array.shape or array.dtype.kind not in "iuf" or not np.isfinite(array) or array != np.floor(array):
             raise ValueError(f"{group.optimizer}: {group.name(position)} has step {value}; a whole number is needed.")
         this = (float(array), array.dtype.name if is_tensor(value) else type(value).__name__)
@@ -190,7 +190,7 @@ def _array(group: Group, position: int, field: str, value: Any) -> np.ndarray:
     if not is_tensor(value):
         raise TypeError(f"{group.optimizer}: {field} of {group.name(position)} is a tensor; got {type(value).__name__}.")
     try:
-        return as_numpy(value)
+        return to_numpy(value)
     except TypeError as error:
         raise TypeError(f"{group.optimizer}: {field} of {group.name(position)}: {error}.") from None
 
@@ -208,7 +208,7 @@ def write(records: Sequence[Record]) -> dict[str, Any]:
             if not arrays or fresh:  # torch gives a parameter its state at its first step
                 continue
             counted = {"step": _step(group, position, step)} if entry.has_step else {}
-            state[index] = {**counted, **{field: as_tensor(array) for field, array in arrays.items()}}
+            state[index] = {**counted, **{field: to_torch(array) for field, array in arrays.items()}}
     groups = [{**{key: copied(value) for key, value in group.options.items()}, "params": list(group.indices)} for group, *_ in records]
     return {"state": state, "param_groups": groups}
 
@@ -220,4 +220,4 @@ def _step(group: Group, position: int, step: int) -> Any:
     array = np.asarray(step, kind)
     if int(array) != step:
         raise ValueError(f"{group.optimizer}: step {step} of {group.name(position)} is not a {kind}, in which torch counts.")
-    return as_tensor(array)
+    return to_torch(array)

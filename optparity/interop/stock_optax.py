@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxopt_impl import numerics as nx
 
+from .._arrays import check_alike
 from ..registry import OPTIMIZERS, Carried
 from .leaves import Leaves
 
@@ -205,10 +206,7 @@ def _same(name: str, field: str, tree: Any, like: Any) -> None:
     if got.keys() != expected.keys():
         raise ValueError(f"{name}: {field} has the leaves {', '.join(got)}; {', '.join(expected)} are needed.")
     for path, leaf in expected.items():
-        if jnp.shape(got[path]) != leaf.shape:
-            raise ValueError(f"{name}: {field} of leaf {path} has shape {jnp.shape(got[path])}; {leaf.shape} is needed.")
-        if got[path].dtype != leaf.dtype:
-            raise TypeError(f"{name}: {field} of leaf {path} has dtype {got[path].dtype.name}; {leaf.dtype.name} is needed.")
+        check_alike(f"{name}: {field} of leaf {path}", got[path], leaf.shape, leaf.dtype, "the state that goes on")
 
 
 def _kinds(optax_state: Any) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import optax
 
+from .._arrays import number
 from ..registry import OPTIMIZERS, REQUIRED, TORCH_CLASSES, Optimizer
-from .tensors import number
 
 # Keys that do not change what a step computes, or that a scheduler leaves in a group: they are kept as data.
 DATA = ("foreach", "fused", "capturable", "differentiable", "param_names", "name")

@@ -12,13 +12,13 @@ import optax
 from jaxopt_impl import numerics as nx
 from jaxopt_impl.transform import counter
 
+from .._arrays import is_tensor, number, to_numpy
 from ..registry import OPTIMIZERS, TORCH_CLASSES
 from . import groups as torch_groups
 from . import torch_classes
 from .groups import Group, Leaf, Record
 from .layouts import Layout, apply, inverse
 from .leaves import Leaves, Names
-from .tensors import as_numpy, is_tensor, number
 from .weights import Layouts, placed
 
 LIKE = ("torch_ref", "torch.optim")
@@ -253,7 +253,7 @@ def _number(who: str, rate: Any) -> int | float:
     """A learning rate as torch's groups have it."""
     if type(rate) in (int, float):
         return rate
-    array = as_numpy(rate) if is_tensor(rate) else np.asarray(rate)
+    array = to_numpy(rate) if is_tensor(rate) else np.asarray(rate)
     if array.shape or (not jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.kind not in "iu"):
         raise ValueError(f"{who}: learning_rate is a number, a schedule, or a list of these, one for each group; got {rate!r}.")
     return array.item()
@@ -322,7 +322,7 @@ def _same_parameters(param_groups: Sequence[Mapping], groups: Sequence[Group], l
             pairs.append((group.name(position), p, leaf))
     if not in_order or any(p.is_meta for _, p, _ in pairs):
         return
-    arrays = [as_numpy(p) for _, p, _ in pairs]
+    arrays = [to_numpy(p) for _, p, _ in pairs]
     for own, (name, _, leaf) in enumerate(pairs):
         value = leaves.by_path[leaf.path]
         if not isinstance(value, np.ndarray) and not getattr(value, "is_fully_addressable", False):  # no values here

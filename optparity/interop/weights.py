@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._arrays import check_alike, to_numpy, to_torch
 from .layouts import Layout, apply, inverse
 from .leaves import Leaves, Names
-from .tensors import as_numpy, as_tensor
 
 Layouts = Mapping[str, Layout] | Callable[[str], Layout]
 
@@ -34,12 +34,10 @@ def weights_from_torch(weights: Mapping[str, Any], params: Any, *, names: Names 
     for path, name in zip(leaves.in_torchs_order(known, len(known), names), known, strict=True):
         leaf = leaves.by_path[path]
         try:
-            array = apply(layout_of.get(path), as_numpy(weights[name]))
+            array = apply(layout_of.get(path), to_numpy(weights[name]))
         except (TypeError, ValueError) as error:
             raise type(error)(f"weights: {name} as leaf {path}: {error}.") from None
-        for what, got, needed in (("shape", array.shape, jnp.shape(leaf)), ("dtype", array.dtype, jnp.result_type(leaf))):
-            if got != needed:
-                raise (ValueError if what == "shape" else TypeError)(f"weights: {name} has {what} {got}; leaf {path} has {needed}.")
+        check_alike(f"weights: {name}", array, jnp.shape(leaf), jnp.result_type(leaf), f"leaf {path}")
         arrays[path] = placed(array, leaf)
     return jax.tree.structure(params).unflatten([arrays[path] for path in leaves.paths])
 
@@ -61,7 +59,7 @@ def weights_to_torch(params: Any, *, names: Callable[[str], str] | Mapping[str, 
             first = next(other for other in leaves.paths if name_of[other] == name_of[path])
             raise ValueError(f"names: leaves {first} and {path} are both {name_of[path]!r}.")
         try:
-            tensors[name_of[path]] = as_tensor(np.array(apply(inverse(layout_of.get(path)), np.asarray(leaf)), order="C"))
+            tensors[name_of[path]] = to_torch(np.array(apply(inverse(layout_of.get(path)), np.asarray(leaf)), order="C"))
         except ValueError as error:
             raise ValueError(f"weights: leaf {path}: {error} (its layout, on the way back).") from None
     return tensors

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .._arrays import check_alike, to_numpy, to_torch
+
 
 def names(tree) -> dict[str, np.ndarray]:
     """The arrays of a nested mapping by dotted name, as PyTorch has them: {"layers": {0: {"weight": w}}} -> {"layers.0.weight": w}."""
@@ -26,9 +28,7 @@ def nested(weights: Mapping[str, np.ndarray]) -> dict:
 
 def from_torch(module) -> dict[str, np.ndarray]:
     """The parameters of a `torch.nn.Module` (the same memory where they are on the CPU)."""
-    from ..parity.torch_side import to_numpy
-
-    return {name: to_numpy(p.detach().cpu()) for name, p in module.named_parameters()}
+    return {name: to_numpy(p) for name, p in module.named_parameters()}
 
 
 def from_flax(module) -> dict[str, np.ndarray]:
@@ -45,12 +45,10 @@ def into_torch(module, weights: Mapping[str, np.ndarray]) -> None:
     """
     import torch
 
-    from ..parity.torch_side import from_numpy
-
     _fits(from_torch(module), weights)
     with torch.no_grad():
         for name, p in module.named_parameters():
-            p.copy_(from_numpy(weights[name]))
+            p.copy_(to_torch(np.asarray(weights[name])))
 
 
 def into_flax(module, weights: Mapping[str, np.ndarray]) -> None:
@@ -72,7 +70,4 @@ def _fits(there: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) ->
         where = "the model" if name in there else "the weights"
         raise ValueError(f"weights: {name} is only in {where}; both must have the same names.")
     for name, array in there.items():
-        for what in ("shape", "dtype"):
-            expected, got = getattr(array, what), getattr(np.asarray(weights[name]), what)
-            if expected != got:
-                raise ValueError(f"weights: {name} has {what} {expected} in the model; got {got}.")
+        check_alike(f"weights: {name}", np.asarray(weights[name]), array.shape, array.dtype, "the model's")

@@ -5,8 +5,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from .._arrays import to_numpy, to_torch
 from ..datasets import digits
-from .torch_side import from_numpy, to_numpy
 
 HIDDEN, BATCH = 32, 64
 
@@ -41,14 +41,14 @@ class Digits:
     def gradient(self, params, step: int):
         """The gradient of the mean cross-entropy on the batch of this step (1, 2, ...)."""
         rows = digits().rows(step, BATCH, self._seed)
-        leaves = {name: from_numpy(weight).requires_grad_() for name, weight in params.items()}
+        leaves = {name: to_torch(weight, copy=True).requires_grad_() for name, weight in params.items()}
         loss = torch.nn.functional.cross_entropy(_logits(leaves, self._train[rows]), self._train_labels[rows])
         (self._sign * loss).backward()
-        return {name: to_numpy(torch.as_tensor(weight.grad)) for name, weight in leaves.items()}
+        return {name: to_numpy(weight.grad) for name, weight in leaves.items()}
 
     def accuracy(self, params) -> float:
         """The share of held-out digits that these parameters get right."""
-        leaves = {name: from_numpy(weight) for name, weight in params.items()}
+        leaves = {name: to_torch(weight, copy=True) for name, weight in params.items()}
         return (_logits(leaves, self._test).argmax(1) == self._test_labels).double().mean().item()
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 import torch
+
+from .._arrays import to_numpy, to_torch
 
 
 class TorchSide:
@@ -14,32 +15,20 @@ class TorchSide:
     """
 
     def __init__(self, make: Callable[[list], torch.optim.Optimizer], leaves: Sequence[np.ndarray]):
-        self._parameters = [torch.nn.Parameter(from_numpy(x)) for x in leaves]
+        self._parameters = [torch.nn.Parameter(to_torch(x, copy=True)) for x in leaves]
         self.optimizer = make(self._parameters)
 
     def step(self, gradients: Sequence[np.ndarray]) -> None:
         for p, g in zip(self._parameters, gradients, strict=True):
-            p.grad = from_numpy(g)
+            p.grad = to_torch(g, copy=True)  # the optimizer may write into it
         self.optimizer.step()
 
     def params(self) -> list[np.ndarray]:
         """The parameters now (views, which the next step changes)."""
-        return [to_numpy(p.detach()) for p in self._parameters]
+        return [to_numpy(p) for p in self._parameters]
 
     def state(self) -> dict[str, list[np.ndarray | None]]:
         """Each state field's value for each parameter, or None where it has none."""
         states = [self.optimizer.state.get(p, {}) for p in self._parameters]
         fields = dict.fromkeys(field for state in states for field, value in state.items() if isinstance(value, torch.Tensor))
         return {field: [None if s.get(field) is None else to_numpy(s[field]) for s in states] for field in fields}
-
-
-def from_numpy(x: np.ndarray) -> torch.Tensor:
-    """A copy, since the optimizer may write into its gradient. PyTorch takes bfloat16 from NumPy only as integers."""
-    if x.dtype == jnp.bfloat16:
-        return torch.from_numpy(np.array(x).view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(np.array(x))
-
-
-def to_numpy(x: torch.Tensor) -> np.ndarray:
-    """The same memory."""
-    return x.view(torch.int16).numpy().view(jnp.bfloat16) if x.dtype == torch.bfloat16 else x.numpy()

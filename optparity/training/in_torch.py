@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .._arrays import to_numpy, to_torch
 from ..models import in_torch, weights
-from ..parity.torch_side import from_numpy, to_numpy
 
 
 def cross_entropy(logits, targets):
@@ -40,12 +40,12 @@ class Trainer:
     def gradients(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         """The loss of a batch, and its gradient by parameter."""
         loss = self._backward(inputs, targets)
-        return loss, {name: np.array(to_numpy(torch.as_tensor(p.grad))) for name, p in self.model.named_parameters()}
+        return loss, {name: np.array(to_numpy(p.grad)) for name, p in self.model.named_parameters()}
 
     def apply(self, gradients: Mapping[str, np.ndarray]) -> None:
         """Step with gradients from elsewhere."""
         for name, p in self.model.named_parameters():
-            p.grad = from_numpy(gradients[name])
+            p.grad = to_torch(gradients[name], copy=True)
         self.optimizer.step()
 
     def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:

@@ -1,11 +1,11 @@
 """Tensors as NumPy arrays and back, every bit as it is. Reading needs no torch: a tensor is known by what it can do.
 
-A NumPy array may stand in the place of a tensor.
+A NumPy array may stand in the place of a tensor. NumPy takes no bfloat16 from PyTorch, nor PyTorch from NumPy: it goes as integers.
 """
 
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -13,8 +13,8 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic) or all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "__dlpack__"))
 
 
-def as_numpy(tensor: Any) -> np.ndarray:
-    """A tensor's elements; on the CPU the same memory. NumPy takes no bfloat16 from PyTorch, JAX does.
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A tensor's elements; on the CPU the same memory.
 
     Raises: TypeError for a tensor that is not dense.
     """
@@ -24,16 +24,19 @@ def as_numpy(tensor: Any) -> np.ndarray:
         raise TypeError(f"a dense tensor is needed; got one that is {str(tensor.layout).removeprefix('torch.')}")
     tensor = tensor.detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":
-        return np.asarray(jax.dlpack.from_dlpack(tensor.contiguous()))
+        import torch
+
+        return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
     return tensor.numpy()
 
 
-def as_tensor(array: np.ndarray) -> Any:
-    """A tensor over the array's memory, which torch may write to; of an array that is read-only, over a copy."""
+def to_torch(array: np.ndarray, *, copy: bool = False) -> Any:
+    """A tensor over the array's memory, which torch may write to; over a copy if one is asked for, or the array is read-only."""
     import torch
 
-    array = array if array.flags.writeable else array.copy()
-    if array.dtype == jax.numpy.bfloat16:
+    if copy or not array.flags.writeable:
+        array = np.array(array)
+    if array.dtype == jnp.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
@@ -57,3 +60,14 @@ def copied(value: Any) -> Any:
 def number(value: Any) -> Any:
     """The number in a tensor of one element; anything else as it is."""
     return value.item() if is_tensor(value) else value
+
+
+def check_alike(who: str, got: Any, shape: tuple[int, ...], dtype: Any, like: str) -> None:
+    """Raise where `got` has not the shape and the dtype of `like`, which has these.
+
+    Raises: ValueError for another shape, TypeError for another dtype.
+    """
+    if tuple(got.shape) != tuple(shape):
+        raise ValueError(f"{who} has shape {tuple(got.shape)}; {like} has {tuple(shape)}.")
+    if got.dtype != dtype:
+        raise TypeError(f"{who} has dtype {jnp.dtype(got.dtype).name}; {like} has {jnp.dtype(dtype).name}.")
