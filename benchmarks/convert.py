@@ -97,9 +97,10 @@ def _make(folder: Path, gigabytes: float) -> None:
 def _converted(source: str, target: str) -> Callable[[Path, float], Callable[[], None]]:
     def prepare(folder, gigabytes):
         from optparity.checkpoints import convert
+        from optparity.checkpoints.checkpoint import Given
 
         def task():
-            convert.write(convert.read(folder / source, convert.Given("Adam")), folder / target, force=True)
+            convert.write(convert.read(folder / source, Given("Adam")), folder / target, force=True)
 
         return task
 
@@ -110,12 +111,13 @@ def _orbax_save(folder: Path, gigabytes: float) -> Callable[[], None]:
     import numpy as np
     import orbax.checkpoint as ocp
 
-    from optparity.checkpoints import convert
+    from optparity.checkpoints import arrays, convert
+    from optparity.checkpoints.checkpoint import Given
 
     def copied(tree):
         return {key: copied(value) for key, value in tree.items()} if isinstance(tree, dict) else np.array(tree)
 
-    tree = copied(convert._tree(convert.read(folder / "in.pt", convert.Given("Adam"))))
+    tree = copied(arrays.tree(convert.read(folder / "in.pt", Given("Adam"))))
 
     def task():
         with ocp.PyTreeCheckpointer() as checkpointer:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..checkpoints import checkpoint as checkpoints
 from ..checkpoints import convert as converting
 from ._console import console, need, progress, refusing, say, table
 from ._errors import BadInputError
@@ -36,17 +37,17 @@ def convert(
 
     It holds a model and its optimizer, or the optimizer alone. Every bit of it is carried, both ways.
     """
-    with refusing(converting.RefusedError):
+    with refusing(checkpoints.RefusedError):
         _examine(source, target, like, force)
-        checkpoint = converting.read(source, converting.Given(optimizer, step, missing or (), like))
+        checkpoint = converting.read(source, checkpoints.Given(optimizer, step, missing or (), like))
         shown = table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
-        for row in converting.rows(checkpoint):
+        for row in checkpoints.rows(checkpoint):
             shown.add_row(*row)
         console.print(shown)
         with progress() as bar:
-            task = bar.add_task(str(target), total=checkpoint.size)
-            converting.write(checkpoint, target, force=force, tell=lambda written: bar.update(task, completed=written))
-    for note in converting.notes(checkpoint, target):
+            bar.add_task(f"writing {target}", total=None)
+            converting.write(checkpoint, target, force=force)
+    for note in checkpoints.notes(checkpoint, to_torch=converting.form(target) == "torch"):
         say(note)
     say(f"{checkpoint.size:,} bytes of tensors written to {target}")
 

@@ -123,50 +123,90 @@ def _group(optimizer: str, group: Any, i: int) -> Group:
     return Group(optimizer, options, tuple(group["params"]))
 
 
-def _record(group: Group, i: int, states: Mapping, step: int | None, scheduled: bool, missing: Collection[int]) -> Record:
-    entry = torch_classes.known(group.optimizer)
+def check_options(optimizer: str, options: Mapping[str, Any], i: int) -> None:
+    """Raise where a group's hyper-parameters have no meaning here, or are out of range."""
+    torch_classes.transform(optimizer, options, f"group {i}")
+
+
+def new_step_kind(group: Group) -> str | None:
+    """How torch holds the step of a new parameter."""
+    return "float32" if torch_classes.known(group.optimizer).has_step else None
+
+
+def record(
+    group: Group,
+    i: int,
+    state: Sequence[Mapping[str, np.ndarray]],
+    counted: int | None,
+    *,
+    step: int | None = None,
+    scheduled: bool = False,
+    missing: Collection[int] = (),
+) -> Record:
+    """A group and its parameters' arrays by field, with everything in them accounted for.
+
+    Args:
+        i: the group's place, for messages.
+        counted: the step that the state says; None where torch's holds none.
+        step, scheduled, missing: as in `read`.
+
+    Raises: ValueError, naming it, for state that is missing or has no place, and for a step that cannot be.
+    """
     fields = torch_classes.fields(torch_classes.transform(group.optimizer, group.options, f"group {i}"))
-    expected = (*(("step",) if entry.has_step else ()), *fields)
-    found = [_fields(group, position, states.get(index, {}), expected) for position, index in enumerate(group.indices)]
-    started = any(found)
-    if expected and (started or step):
-        for position, index in enumerate(group.indices):
-            if not found[position] and index not in missing:
-                what = "others of its group have some" if started else f"step {step} was given"
-                raise ValueError(
-                    f"{group.optimizer}: {group.name(position)} has no state, but {what}; list it in missing to start it as new."
-                )
-    if entry.has_step:
-        counted, kind = _one_step(group, [(position, own.pop("step")) for position, own in enumerate(found) if own])
+    for position, own in enumerate(state):
+        _check_fields(group, position, own, fields)
+    started = any(state)
+    if (fields or counted is not None) and (started or step):
+        _check_missing(group, state, missing, "others of its group have some" if started else f"step {step} was given")
+    if counted is not None:
         if step not in (None, counted):
             raise ValueError(f"{group.optimizer}: step {step} was given, but the state of group {i} says {counted}.")
         step = counted
-    else:
-        kind = None
-        if step is None and (scheduled or "initial_lr" in group.options):
-            raise ValueError(f"{group.optimizer}: its state holds no step, and the learning rate depends on it; step is needed.")
-        if started and step == 0:
-            raise ValueError(f"{group.optimizer}: step 0 was given, but {fields[0]} is there, so that a step was taken.")
-        step = int(started) if step is None else step
+    elif step is None and (scheduled or "initial_lr" in group.options):
+        raise ValueError(f"{group.optimizer}: its state holds no step, and the learning rate depends on it; step is needed.")
+    elif started and step == 0:
+        raise ValueError(f"{group.optimizer}: step 0 was given, but {fields[0]} is there, so that a step was taken.")
+    step = int(started) if step is None else step
     if not 0 <= step <= MOST_STEPS:
         raise ValueError(f"{group.optimizer}: 0 <= step <= {MOST_STEPS}; got {step}.")
-    state = [{field: _array(group, position, field, value) for field, value in own.items()} for position, own in enumerate(found)]
-    return Record(replace(group, step_kind=kind), step, state)
+    return Record(group, step, state)
 
 
-def _fields(group: Group, position: int, state: Any, expected: Sequence[str]) -> dict[str, Any]:
-    """A parameter's state: all that is expected of it, or nothing."""
+def _check_fields(group: Group, position: int, own: Mapping[str, Any], fields: Sequence[str]) -> None:
+    """All that is expected of a parameter's state, or nothing."""
+    for field in own:
+        if field not in fields:
+            keeps = ", ".join(fields) or "nothing"
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has state {field!r}; with these settings it keeps {keeps}.")
+    for field in fields:
+        if own and field not in own:
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has no {field}; each of {', '.join(fields)} is needed.")
+
+
+def _check_missing(group: Group, state: Sequence[Mapping], missing: Collection[int], what: str) -> None:
+    for position, index in enumerate(group.indices):
+        if not state[position] and index not in missing:
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has no state, but {what}; list it in missing to start it as new.")
+
+
+def _record(group: Group, i: int, states: Mapping, step: int | None, scheduled: bool, missing: Collection[int]) -> Record:
+    """A group's record from torch's dict of state."""
+    own = [_there(group, position, states.get(index, {})) for position, index in enumerate(group.indices)]
+    counted = kind = None
+    if torch_classes.known(group.optimizer).has_step:
+        for position, fields in enumerate(own):
+            if fields and "step" not in fields:
+                raise ValueError(f"{group.optimizer}: {group.name(position)} has no step; it is needed beside {', '.join(fields)}.")
+        counted, kind = _one_step(group, [(position, fields.pop("step")) for position, fields in enumerate(own) if fields])
+    state = [{field: _array(group, position, field, value) for field, value in fields.items()} for position, fields in enumerate(own)]
+    return record(replace(group, step_kind=kind), i, state, counted, step=step, scheduled=scheduled, missing=missing)
+
+
+def _there(group: Group, position: int, state: Any) -> dict[str, Any]:
+    """A parameter's state; torch writes None for a buffer to come."""
     if not isinstance(state, Mapping):
         raise ValueError(f"{group.optimizer}: the state of {group.name(position)} is a dict; got {type(state).__name__}.")
-    there = {field: value for field, value in state.items() if value is not None}  # torch writes None for a buffer to come
-    for field in there:
-        if field not in expected:
-            keeps = ", ".join(expected) or "nothing"
-            raise ValueError(f"{group.optimizer}: {group.name(position)} has state {field!r}; with these settings it keeps {keeps}.")
-    for field in expected:
-        if there and field not in there:
-            raise ValueError(f"{group.optimizer}: {group.name(position)} has no {field}; each of {', '.join(expected)} is needed.")
-    return {field: there[field] for field in expected if field in there}
+    return {field: value for field, value in state.items() if value is not None}
 
 
 def _one_step(group: Group, steps: Sequence[tuple[int, Any]]) -> tuple[int, str]:

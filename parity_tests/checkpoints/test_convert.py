@@ -18,7 +18,8 @@ import safetensors.numpy
 import torch
 
 import torch_ref
-from optparity.checkpoints import convert
+from optparity.checkpoints import convert, safetensors_file
+from optparity.checkpoints.checkpoint import Given
 from optparity.registry import OPTIMIZERS
 
 from ..cli.running import optparity, subprocess_optparity
@@ -193,7 +194,7 @@ DAMAGED = {
         ADAM,
         r"Adam: params\['a.bias'\] has state 'ema'; with these settings it keeps",
     ),
-    "a missing moment": (changed(**{f"{STATE}__exp_avg_sq": None}), ADAM, r"Adam: params\['a.bias'\] has no exp_avg_sq; each of step"),
+    "a missing moment": (changed(**{f"{STATE}__exp_avg_sq": None}), ADAM, r"Adam: params\['a.bias'\] has no exp_avg_sq; each of exp_avg"),
     "no state": (changed(**{STATE: None}), ADAM, r"Adam: params\['a.bias'\] has no state, but others of its group have some; list it in"),
     "unequal steps": (
         changed(**{f"{STATE}__step": torch.tensor(7.0)}),
@@ -205,7 +206,7 @@ DAMAGED = {
     "a wrong shape": (
         changed(**{f"{STATE}__exp_avg": torch.ones(3)}),
         ADAM,
-        r"Adam: exp_avg of params\['a.bias'\] has shape \(3,\), the para",
+        r"Adam: exp_avg of params\['a.bias'\] has shape \(3,\); the para",
     ),
     "a wrong dtype": (
         changed(**{f"{STATE}__exp_avg": torch.ones(4).half()}),
@@ -305,7 +306,7 @@ DAMAGED_SAFETENSORS = {
         lambda path, arrays, facts: arrays.update({"optimizer.step": np.int32(-1)}),
         "Adam: 0 <= step <= 2147483647; got -1",
     ),
-    "a wrong shape": (lambda path, arrays, facts: arrays.update({WEIGHT: arrays[WEIGHT][:2]}), r"Adam: exp_avg .* has shape \(2, 3\), the"),
+    "a wrong shape": (lambda path, arrays, facts: arrays.update({WEIGHT: arrays[WEIGHT][:2]}), r"Adam: exp_avg .* has shape \(2, 3\); the"),
     "a name": (lambda path, arrays, facts: arrays.update({"x": arrays[WEIGHT]}), "arrays are named model.NAME, optimizer.step and"),
 }
 
@@ -361,7 +362,7 @@ def test_reads_that_end_late_are_not_told(tmp_path):
     weights = {f"w{i}": torch.ones(50) for i in range(60)}
     optimizer = torch_ref.AdaGrad(list(weights.values()))
     torch.save({"model": weights, "optimizer": optimizer.state_dict()}, tmp_path / "in.pt")
-    convert.write(convert.read(tmp_path / "in.pt", convert.Given("AdaGrad")), tmp_path / "in")
+    convert.write(convert.read(tmp_path / "in.pt", Given("AdaGrad")), tmp_path / "in")
     for file in (tmp_path / "in").rglob("d/*"):
         os.truncate(file, 10)
     run = subprocess_optparity("convert", tmp_path / "in", tmp_path / "out.pt")
@@ -499,8 +500,8 @@ def test_what_is_replaced_comes_back_where_its_successor_does_not_arrive(monkeyp
         patch.setattr(Path, "replace", lambda self, target: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         assert optparity(patch, capsys, *arguments, "--force")[0] == 2
     assert before == {file: file.read_bytes() for file in sorted(Path("out").rglob("*")) if file.is_file()}
-    Path(".out.converting").mkdir()
-    Path("out").rename(".out.converting/old")
+    Path(".out.replacing").mkdir()
+    Path("out").rename(".out.replacing/old")
     status, _, err = optparity(monkeypatch, capsys, *arguments)
     assert (status, err) == (2, "optparity: out is there already; --force replaces it.\n")
     assert before == {file: file.read_bytes() for file in sorted(Path("out").rglob("*")) if file.is_file()}
@@ -561,7 +562,7 @@ def test_a_full_disk_leaves_nothing(monkeypatch, capsys, tmp_path):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert, "_write_safetensors", full)
+    monkeypatch.setattr(safetensors_file, "write", full)
     status, _, err = optparity(monkeypatch, capsys, "convert", "in.pt", "out.safetensors", *ADAM)
     assert (status, err) == (2, "optparity: out.safetensors cannot be written: No space left on device.\n")
     assert os.listdir() == ["in.pt"]
@@ -574,12 +575,12 @@ def test_a_killed_run_leaves_no_half_file(tmp_path):
     torch.save({"model": weights, "optimizer": optimizer.state_dict()}, tmp_path / "in.pt")
     for out in OUTPUTS:
         program = (
-            "import sys, pathlib; from optparity.checkpoints import convert; source, out = map(pathlib.Path, sys.argv[1:])\n"
-            "read = convert.read(source, convert.Given('AdaGrad')); print('writing', flush=True); convert.write(read, out)"
+            "import sys, pathlib; from optparity.checkpoints import checkpoint, convert; source, out = map(pathlib.Path, sys.argv[1:])\n"
+            "read = convert.read(source, checkpoint.Given('AdaGrad')); print('writing', flush=True); convert.write(read, out)"
         )
         run = subprocess.Popen([sys.executable, "-c", program, tmp_path / "in.pt", tmp_path / out], stdout=subprocess.PIPE, text=True)
         assert run.stdout.readline() == "writing\n"
-        work, deadline = tmp_path / f".{out}.converting", time.monotonic() + 60
+        work, deadline = tmp_path / f".{out}.replacing", time.monotonic() + 60
         while not work.exists() and time.monotonic() < deadline:
             time.sleep(0.001)
         run.send_signal(signal.SIGKILL)
@@ -587,24 +588,6 @@ def test_a_killed_run_leaves_no_half_file(tmp_path):
         run.stdout.close()
         assert work.exists()
         assert not (tmp_path / out).exists()
-        convert.write(convert.read(tmp_path / "in.pt", convert.Given("AdaGrad")), tmp_path / out)
+        convert.write(convert.read(tmp_path / "in.pt", Given("AdaGrad")), tmp_path / out)
         assert not work.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.pt", *OUTPUTS]
-
-
-def test_progress_is_told(tmp_path, monkeypatch):
-    """The bytes on the disk, while they grow."""
-    torch.save(changed(), tmp_path / "in.pt")
-    read = convert.read(tmp_path / "in.pt", convert.Given("Adam"))
-    seen = []
-
-    def slowly(checkpoint, path):
-        for _ in range(3):
-            with path.open("ab") as file:
-                file.write(b"x" * 100)
-            time.sleep(0.3)
-
-    monkeypatch.setattr(convert, "_write_safetensors", slowly)
-    convert.write(read, tmp_path / "out.safetensors", tell=seen.append)
-    assert seen == sorted(seen)
-    assert {100, 200} <= set(seen)

@@ -17,12 +17,13 @@ from flax import nnx
 import jaxopt_impl
 import torch_ref
 from optparity import interop
+from optparity._arrays import to_numpy
 from optparity.interop.leaves import Leaves
 from optparity.parity.bits import differing, ulp_distance
 from optparity.parity.contexts import _on_mesh
 from optparity.parity.streams import gradients, parameters
 from optparity.parity.subnormals import torch_flushing_like_jax
-from optparity.parity.torch_side import TorchSide, to_numpy
+from optparity.parity.torch_side import TorchSide
 from optparity.registry import OPTIMIZERS, ROWS, Row
 from tools import moving_a_run as moving
 from tools.pages import ROOT

@@ -1,0 +1,103 @@
+"""Orbax folders: {"model": {name: array}, "optimizer": {"step": count, field: {name: array}}}, as `optparity train` writes them too."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..interop.leaves import Leaves
+from . import arrays
+from .checkpoint import Checkpoint, Given
+
+
+def read(path: Path, given: Given) -> Checkpoint:
+    """The checkpoint in a folder.
+
+    Raises: ValueError or TypeError for what cannot be read, or has no meaning here.
+    """
+    try:
+        with _quiet():
+            tree, metadata = _restored(path)
+    except Exception as error:  # whatever Orbax makes of a damaged folder
+        said = " ".join(str(error).split())
+        raise ValueError(f"it is no Orbax checkpoint, or a damaged one: {type(error).__name__}: {said[:200]}") from None
+    return arrays.checkpoint(Leaves(tree).by_path, metadata.get(arrays.KEY), given)
+
+
+def write(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a folder.
+
+    Raises: ValueError for an array without elements, which Orbax does not hold.
+    """
+    tree = arrays.tree(checkpoint)
+    for name, array in Leaves(tree).by_path.items():
+        if not array.size:
+            raise ValueError(f"{name} has shape {array.shape}; Orbax holds no arrays without elements, safetensors does.")
+    with _quiet(), _checkpointer() as checkpointer:
+        checkpointer.save(path.absolute(), tree, custom_metadata={arrays.KEY: arrays.facts(checkpoint)})
+
+
+def _restored(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The tree of arrays, and the metadata that the writer gave."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with _checkpointer() as checkpointer:
+        metadata = checkpointer.metadata(path.absolute())
+        if metadata.item_metadata is None:
+            raise FileNotFoundError("it has no tree of arrays")
+        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata.item_metadata.tree)
+        return checkpointer.restore(path.absolute(), restore_args=whole), metadata.custom_metadata or {}
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, _handler()))
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry))
+
+
+@cache
+def _handler() -> Any:
+    """Orbax's handler of NumPy arrays, which waits for every read before it says that one has failed.
+
+    Else the reads that are still under way would end after their event loop, each with a traceback. And nothing changes the arrays while
+    they are written, so that it need not copy them first: less memory by the checkpoint's size.
+    """
+    import orbax.checkpoint as ocp
+
+    class Waiting(ocp.type_handlers.NumpyHandler):
+        async def metadata(self, infos: Any) -> Any:
+            one = super().metadata
+            return await _all([one([info]) for info in infos])
+
+        async def deserialize(self, infos: Any, args: Any = None) -> Any:
+            one = super().deserialize
+            return await _all([one([info], args and [args[i]]) for i, info in enumerate(infos)])
+
+    return Waiting(deepcopy_host_arrays=False)
+
+
+async def _all(reads: list[Any]) -> list[Any]:
+    """The only result of each, when all have ended."""
+    results: list[Any] = await asyncio.gather(*reads, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [read for (read,) in results]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Orbax logs on its way to an error that is told in one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
