@@ -154,7 +154,7 @@ def record(
     """
     fields = torch_classes.fields(torch_classes.transform(group.optimizer, group.options, f"group {i}"))
     for position, own in enumerate(state):
-        _check_fields(group, position, own, fields)
+        _check_fields(group, position, own, fields, ("step", *fields) if counted is not None else fields)
     started = any(state)
     if (fields or counted is not None) and (started or step):
         _check_missing(group, state, missing, "others of its group have some" if started else f"step {step} was given")
@@ -172,15 +172,15 @@ def record(
     return Record(group, step, state)
 
 
-def _check_fields(group: Group, position: int, own: Mapping[str, Any], fields: Sequence[str]) -> None:
-    """All that is expected of a parameter's state, or nothing."""
+def _check_fields(group: Group, position: int, own: Mapping[str, Any], fields: Sequence[str], keeps: Sequence[str]) -> None:
+    """All that is expected of a parameter's state, or nothing; `keeps` is what torch keeps."""
     for field in own:
         if field not in fields:
-            keeps = ", ".join(fields) or "nothing"
-            raise ValueError(f"{group.optimizer}: {group.name(position)} has state {field!r}; with these settings it keeps {keeps}.")
+            kept = ", ".join(keeps) or "nothing"
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has state {field!r}; with these settings it keeps {kept}.")
     for field in fields:
         if own and field not in own:
-            raise ValueError(f"{group.optimizer}: {group.name(position)} has no {field}; each of {', '.join(fields)} is needed.")
+            raise ValueError(f"{group.optimizer}: {group.name(position)} has no {field}; each of {', '.join(keeps)} is needed.")
 
 
 def _check_missing(group: Group, state: Sequence[Mapping], missing: Collection[int], what: str) -> None:

@@ -11,6 +11,9 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from .._files import replacing
 
 KEEP = 2
 
@@ -24,28 +27,33 @@ def save(folder: Path, step: int, trainers: Sequence) -> None:
 
     Raises: OSError where a file cannot be written.
     """
-    path, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}"
+    path = folder / f"step-{step:08d}"
     if not path.exists():
         clear(folder)
-        temporary.mkdir(parents=True)
-        for trainer in trainers:
-            try:
-                trainer.save(temporary)
-            except OSError:
-                raise
-            except Exception as error:  # what the libraries make of a full disk
-                raise OSError(f"{path} cannot be written: {' '.join(str(error).split())}") from error
-        (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "files": _hashes(temporary)}, indent=1))
-        temporary.rename(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path, folder=True) as temporary:
+            temporary.mkdir()
+            for trainer in trainers:
+                _save(trainer, temporary, path)
+            (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "files": _hashes(temporary)}, indent=1))
     for old in _complete(folder)[:-KEEP]:
         old.rename(folder / f".{old.name}")
     clear(folder)
 
 
+def _save(trainer: Any, temporary: Path, path: Path) -> None:
+    try:
+        trainer.save(temporary)
+    except OSError:
+        raise
+    except Exception as error:  # what the libraries make of a full disk
+        raise OSError(f"{path} cannot be written: {' '.join(str(error).split())}") from error
+
+
 def clear(folder: Path) -> None:
     """Remove what a killed run had not finished writing, or removing."""
     for unfinished in folder.glob(".step-*"):
-        if re.fullmatch(r"\.step-\d{8}", unfinished.name):
+        if re.fullmatch(r"\.step-\d{8}(\.replacing)?", unfinished.name):
             shutil.rmtree(unfinished)
 
 

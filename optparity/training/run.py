@@ -1,11 +1,9 @@
 """The loop: batches to one side or to both, a line of the log for each step, checkpoints, and going on from one."""
 
 import csv
-import fcntl
 import functools
 import json
 import math
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from flax import nnx
 
 from .._files import replacing
@@ -271,15 +270,15 @@ def _read(path: Path) -> dict[str, Any]:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Within it, the folder is this process's; the lock goes with the process, however it ends."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / ".lock")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"train: {folder} is in use by another process.") from None
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"train: {folder} is in use by another process.") from None
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _apart(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[int, int, float]:

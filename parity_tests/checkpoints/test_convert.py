@@ -194,7 +194,7 @@ DAMAGED = {
         ADAM,
         r"Adam: params\['a.bias'\] has state 'ema'; with these settings it keeps",
     ),
-    "a missing moment": (changed(**{f"{STATE}__exp_avg_sq": None}), ADAM, r"Adam: params\['a.bias'\] has no exp_avg_sq; each of exp_avg"),
+    "a missing moment": (changed(**{f"{STATE}__exp_avg_sq": None}), ADAM, r"Adam: params\['a.bias'\] has no exp_avg_sq; each of step"),
     "no state": (changed(**{STATE: None}), ADAM, r"Adam: params\['a.bias'\] has no state, but others of its group have some; list it in"),
     "unequal steps": (
         changed(**{f"{STATE}__step": torch.tensor(7.0)}),

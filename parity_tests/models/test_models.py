@@ -68,12 +68,12 @@ def test_what_does_not_fit_is_refused_whole(pair):
     for bad, message in [
         ({name: good[name] for name in good if name != last}, f"weights: {last} is only in the model"),
         ({**good, "other": good[last]}, "weights: other is only in the weights"),
-        ({**good, last: good[last].astype(np.float64)}, f"weights: {last} has dtype float32 in the model; got float64."),
-        ({**good, last: good[last][None]}, f"weights: {last} has shape .* in the model; got "),
+        ({**good, last: good[last].astype(np.float64)}, f"weights: {last} has dtype float64; the model's has float32."),
+        ({**good, last: good[last][None]}, f"weights: {last} has shape .*; the model's has "),
     ]:
         for model, into, out_of in ((module, weights.into_torch, weights.from_torch), (twin, weights.into_flax, weights.from_flax)):
             before = np.array(out_of(model)[first])
-            with pytest.raises(ValueError, match=message):
+            with pytest.raises((ValueError, TypeError), match=message):
                 into(model, bad)
             assert not differing(out_of(model)[first], before).any()
 
