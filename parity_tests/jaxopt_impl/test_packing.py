@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from jaxopt_impl import pack, unpack
 from jaxopt_impl.packing import Packed
 from optparity.parity.bits import differing
-from optparity.parity.contexts import _on_mesh
+from optparity.parity.contexts import on_mesh
 from optparity.registry import ROWS, Row
 
 from .test_transform import same
@@ -119,7 +119,7 @@ def test_an_axis_in_front_stays_in_front():
 
 
 def test_sharded_leaves_are_kept():
-    placed = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
+    placed = on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
     packed = pack(placed)
     assert [leaf.shape for leaf in packed.kept] == [(1000,)]
     assert isinstance(packed.kept[0].sharding, NamedSharding)

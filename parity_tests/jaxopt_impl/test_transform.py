@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optparity.parity.bits import differing
-from optparity.parity.contexts import _on_mesh
+from optparity.parity.contexts import on_mesh
 from optparity.registry import OPTIMIZERS, ROWS
 
 DEFAULTS = [row for row in ROWS if row.label == "default"]
@@ -197,8 +197,8 @@ def test_run_time_numbers_are_rounded_once_for_all_leaves(row):
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_one_compilation_and_state_where_the_leaves_are_when_sharded(row):
-    p = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
-    g = _on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
+    p = on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
+    g = on_mesh({"spread": np.ones(1000, "f4"), "whole": np.ones(7, "f4")})
     state = row.tx.init(p)
     mesh = p["spread"].sharding.mesh
     assert state.step.sharding == NamedSharding(mesh, PartitionSpec())

@@ -1,0 +1,142 @@
+"""The states of optax's own transforms: read, written, refused."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxopt_impl
+from optparity import interop
+from optparity.parity.bits import differing
+from optparity.parity.streams import gradients, parameters
+from optparity.registry import OPTIMIZERS
+
+from .states import AFTER, BEFORE, SIZES, JaxRun
+
+OPTAX = {
+    "adam": ("adam", optax.adam(0.125), {"b1": 0.9}),
+    "adamw": ("adamw", optax.adamw(0.125, weight_decay=0.01), {}),
+    "sgd": ("sgd", optax.sgd(0.125, momentum=0.9), {"momentum": 0.9}),
+    "sgd, scheduled": (
+        "sgd",
+        optax.sgd(optax.linear_schedule(0.5, 0.1, 9), momentum=0.9, nesterov=True),
+        {"momentum": 0.9, "nesterov": True},
+    ),
+    "adagrad": ("adagrad", optax.adagrad(0.125, 0.1, 1e-7), {"eps": 1e-7}),
+    "rmsprop": ("rmsprop", optax.rmsprop(0.125, 0.99, eps_in_sqrt=False), {}),
+    "rmsprop, centered": ("rmsprop", optax.rmsprop(0.125, 0.99, 1e-3, eps_in_sqrt=False, centered=True), {"centered": True, "eps": 1e-3}),
+    "rmsprop, momentum": ("rmsprop", optax.rmsprop(0.125, 0.99, eps_in_sqrt=False, momentum=0.9), {"momentum": 0.9}),
+    "amsgrad, uncorrected": ("adam", optax.amsgrad(0.125, bias_correction_nu=False), None),
+}
+
+
+def test_an_optax_state_of_step_0_starts_as_ours():
+    """SGD's first buffer is the gradient, −0 too; optax's trace starts from +0."""
+    params = jnp.ones(3)
+    state = interop.from_optax("sgd", optax.sgd(0.1, momentum=0.9).init(params), params, step=0)
+    new = jaxopt_impl.sgd(0.1, momentum=0.9).init(params)
+    assert not differing(np.asarray(state.momentum_buffer), np.asarray(new.momentum_buffer)).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("label", OPTAX)
+@pytest.mark.usefixtures("as_users_have_it")
+def test_optax_states_are_read_and_written(label, dtype):
+    """There and back is every bit, and the transform that goes on stays next to optax's own."""
+    name, theirs, arguments = OPTAX[label]
+    params = parameters(SIZES, dtype)
+    drawn = list(itertools.islice(gradients("normal", params), BEFORE + AFTER))
+    stock = JaxRun(theirs, params)
+    for gradient in drawn[:BEFORE]:
+        stock.step(gradient)
+    given = {"learning_rate": 0.125, "bias_correction_nu": False}
+    state = interop.from_optax(name, stock.state, params, step=BEFORE, **given)
+    back = interop.to_optax(name, state, theirs.init(params), **given)
+    assert jax.tree.structure(back) == jax.tree.structure(stock.state)
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(stock.state), strict=True):
+        assert a.dtype == b.dtype
+        assert not differing(np.asarray(a), np.asarray(b)).any()
+    if arguments is not None:
+        rate = optax.linear_schedule(0.5, 0.1, 9) if "scheduled" in label else 0.125
+        ours = JaxRun(OPTIMIZERS[name].jax(rate, **arguments), stock.params, state)
+        for gradient in drawn[BEFORE:]:
+            stock.step(gradient)
+            ours.step(gradient)
+        for a, b in zip(jax.tree.leaves(ours.params), jax.tree.leaves(stock.params), strict=True):
+            np.testing.assert_allclose(
+                np.float32(a), np.float32(b), rtol=1e-2 if dtype == "bfloat16" else 1e-5, atol=0.05 if dtype == "bfloat16" else 1e-5
+            )
+
+
+@pytest.mark.usefixtures("as_users_have_it")
+def test_optax_states_that_mean_something_else_are_refused():
+    params = {"a": np.ones(3, np.float32)}
+    momentum = optax.rmsprop(0.1, momentum=0.9).init(params)
+    for (name, tx), arguments, message in [
+        (("momentum", optax.sgd(0.1, momentum=0.9)), {}, "optax has no state of 'momentum': optax.sgd's trace is −v/η, other bits"),
+        (("lion", optax.lion(0.1)), {}, "optax has no state of 'lion': one of sgd, adagrad, rmsprop, adam, adamw is needed"),
+        (("adam", optax.lion(0.1)), {}, "optax's ScaleByLionState is no part of a adam state; ScaleByAdamState, ScaleByAmsgradState are"),
+        (("adam", optax.amsgrad(0.1)), {}, "optax's ScaleByAmsgradState does not carry over: its maximum is of the corrected"),
+        (("sgd", optax.sgd(0.1, momentum=0.9)), {}, "from_optax: this sgd state holds no count of steps; step is needed"),
+        (("adagrad", optax.adagrad(0.1)), {}, "from_optax: this adagrad state holds no count of steps; step is needed"),
+        (("adam", optax.adam(0.1)), {"step": 3}, "from_optax: one step is needed; got 3, 0"),
+        (
+            ("rmsprop", optax.rmsprop(0.1, momentum=0.9)),
+            {"step": 3, "learning_rate": 0.1},
+            "optax.rmsprop's momentum is −η times ours, which",
+        ),
+        (("rmsprop", optax.rmsprop(0.1, momentum=0.9)), {"step": 3}, "optax.rmsprop's momentum is −η times ours, which divides without ro"),
+        (
+            ("rmsprop", optax.rmsprop(0.1, bias_correction=True)),
+            {"step": 3},
+            "optax's ScaleByRmsWithCountState does not carry over: bias_co",
+        ),
+        (("adam", optax.inject_hyperparams(optax.adam)(0.1)), {}, "optax's InjectStatefulHyperparamsState is no part of a adam state"),
+        (("adam", optax.adam(0.1, mu_dtype=jnp.bfloat16)), {}, "adam: exp_avg of leaf a has dtype bfloat16; float32 is needed"),
+        (
+            ("rmsprop", optax.rmsprop(optax.constant_schedule(0.5), momentum=0.9)),
+            {"learning_rate": 0.5},
+            "from_optax: rmsprop's momentum under a schedule keeps the learning rates that it was built with",
+        ),
+        (
+            ("sgd", optax.chain(optax.trace(0.9), optax.trace(0.5))),
+            {"step": 3},
+            "from_optax: optax's TraceState and TraceState in one chain are both momentum_buffer; one is needed",
+        ),
+        (("adam", optax.sgd(0.1)), {"step": 0}, "from_optax: this state has no exp_avg, which adam needs; got EmptyState and EmptyState"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+            interop.from_optax(name, tx.init(params), params, **arguments)
+    tiny = jax.tree.map(lambda x: jnp.full_like(x, 1e-38), momentum)
+    with pytest.raises(ValueError, match=r"^optax.rmsprop's momentum is −η times ours; divided by this η, some element"):
+        interop.to_optax(
+            "rmsprop", interop.from_optax("rmsprop", tiny, params, step=1, learning_rate=0.5), momentum, learning_rate=2.0**-40
+        )
+    ours = jaxopt_impl.adam(0.1, amsgrad=True).init(params)
+    with pytest.raises(ValueError, match=r"^to_optax: max_exp_avg_sq has no place in this adam state of optax: ScaleByAdamState and"):
+        interop.to_optax("adam", ours, optax.adam(0.1).init(params))
+    for name, given, like, message in [
+        (
+            "rmsprop",
+            jaxopt_impl.rmsprop(0.5, momentum=0.9).init(params),
+            optax.rmsprop(optax.constant_schedule(0.5), momentum=0.9).init(params),
+            "to_optax: rmsprop's momentum under a schedule keeps",
+        ),
+        (
+            "sgd",
+            jaxopt_impl.sgd(0.5, momentum=0.9).init(params),
+            optax.chain(optax.trace(0.9), optax.trace(0.5)).init(params),
+            "to_optax: optax's TraceState and TraceState in one chain are both momentum_buffer",
+        ),
+        ("adam", ours, 5, "optax's int is no part of a adam state"),
+        ("adam", ours, (), r"to_optax: a state of optax is needed; got \(\)"),
+        ("adam", optax.adam(0.1).init(params), optax.adam(0.1).init(params), "to_optax: a state of jaxopt_impl.adam is needed; got tuple"),
+        ("adam", jaxopt_impl.sgd(0.1).init(params), optax.adam(0.1).init(params), "to_optax: optax's ScaleByAdamState holds mu, but the"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            interop.to_optax(name, given, like, learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"^to_optax: optax's TraceState holds trace, but the sgd state has no momentum_buffer"):
+        interop.to_optax("sgd", jaxopt_impl.sgd(0.1).init(params), optax.sgd(0.1, momentum=0.9).init(params))
