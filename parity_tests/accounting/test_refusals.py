@@ -90,7 +90,7 @@ def test_bad_configurations(monkeypatch, capsys, tmp_path, changes, message):
             r"^setup with mixed_precision: dtype is one of bfloat16, float16; got 'float32'\.$",
         ),
         (lambda: Setup(donate=True), r"^setup: donate is for framework jax; torch steps in place\.$"),
-        (lambda: state("adamm", {}), r"^unknown optimizer 'adamm'; one of sgd, momentum, adagrad, rmsprop, adam, adamw is needed\.$"),
+        (lambda: state("adamm", {}), r"^unknown optimizer 'adamm'; one of sgd, momentum, .* is needed\.$"),
         (lambda: state("adam", {}, momentum=0.9), r"^adam: option is one of learning_rate, b1, .*; got 'momentum'\.$"),
         (lambda: state("adam", {}, amsgrad="yes"), r"^adam: amsgrad is true or false; got 'yes'\.$"),
         (lambda: state("adam", {}, eps=True), r"^adam: eps is a number; got True\.$"),

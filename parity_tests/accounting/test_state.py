@@ -29,8 +29,8 @@ def test_state_of_every_row(row, dtype):
     assert state(row.optimizer, shapes, **options).bytes == by_dtype(jax.tree.leaves(in_jax))
     assert state(row.tx, shapes).bytes == by_dtype(jax.tree.leaves(in_jax))
     ours = state(row.optimizer, shapes, "torch", **options).bytes
-    makers = [row.torch] if "accumulator_dtype" in options else [row.torch, row.stock_torch]
-    for make in makers:
+    stock = None if "accumulator_dtype" in options else row.stock_torch
+    for make in (row.torch, *([stock] if stock else [])):
         parameters = [nn.Parameter(torch.ones(shape, dtype=getattr(torch, dtype))) for shape in STATE_LEAVES.values()]
         optimizer = make(parameters)
         for p in parameters:

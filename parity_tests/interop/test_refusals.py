@@ -162,7 +162,7 @@ def test_what_torch_cannot_hold_is_refused():
     for given, message in [
         (("adam", {"learning_rate": -1.0}), r"Invalid learning rate: -1\.0 \(adam: lr >= 0\)"),
         (("adam", {**rate, "b1": 1.5}), r"Invalid beta parameter at index 0: 1\.5"),
-        (("lion", rate), "describe: unknown optimizer 'lion'; one of sgd, momentum"),
+        (("adamax", rate), "describe: unknown optimizer 'adamax'; one of sgd, momentum"),
         ("adam", r"describe: an optimizer is a name and its arguments, as \('adam', .*; got 'adam'"),
         ({"a": "adam"}, "describe: an optimizer is a name and its arguments, as"),
     ]:

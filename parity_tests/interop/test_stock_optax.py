@@ -77,7 +77,7 @@ def test_optax_states_that_mean_something_else_are_refused():
     momentum = optax.rmsprop(0.1, momentum=0.9).init(params)
     for (name, tx), arguments, message in [
         (("momentum", optax.sgd(0.1, momentum=0.9)), {}, "optax has no state of 'momentum': optax.sgd's trace is −v/η, other bits"),
-        (("lion", optax.lion(0.1)), {}, "optax has no state of 'lion': one of sgd, adagrad, rmsprop, adam, adamw is needed"),
+        (("adamax", optax.adamax(0.1)), {}, "optax has no state of 'adamax': one of sgd, adagrad, rmsprop, adam, adamw, lion is needed"),
         (("adam", optax.lion(0.1)), {}, "optax's ScaleByLionState is no part of a adam state; ScaleByAdamState, ScaleByAmsgradState are"),
         (("adam", optax.amsgrad(0.1)), {}, "optax's ScaleByAmsgradState does not carry over: its maximum is of the corrected"),
         (("sgd", optax.sgd(0.1, momentum=0.9)), {}, "from_optax: this sgd state holds no count of steps; step is needed"),

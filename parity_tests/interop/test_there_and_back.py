@@ -19,9 +19,13 @@ from optparity.parity.subnormals import torch_flushing_like_jax
 from optparity.parity.torch_side import TorchSide
 from optparity.registry import ROWS
 
+from ..sampling import ACCUMULATORS, sampled
 from .states import AFTER, BEFORE, PARAMS, SIZES, JaxRun, same_leaves, state_dicts_same
 
-CASES = [(row, dtype) for row in ROWS for dtype in ("float32", "bfloat16") if dtype in row.dtypes]
+CASES = sampled(
+    ((row, dtype) for row in ROWS for dtype in ("float32", "bfloat16") if dtype in row.dtypes),
+    lambda row, dtype: dtype == "bfloat16" if row in ACCUMULATORS else dtype == ("float32", "bfloat16")[ROWS.index(row) % 2],
+)
 
 
 @pytest.mark.parametrize(("row", "dtype"), CASES, ids=str)

@@ -11,6 +11,8 @@ from optparity.parity.streams import gradients, parameters
 from optparity.parity.torch_side import from_numpy
 from optparity.registry import OPTIMIZERS, ROWS
 
+from ..sampling import FULL, sampled
+
 STEPS = 20
 EXCHANGING = [entry for entry in OPTIMIZERS.values() if entry.stock_torch and entry.stock_torch.exchanges_state]
 ENTRIES = {getattr(torch.optim, entry.stock_torch.name): entry for entry in EXCHANGING}
@@ -144,10 +146,7 @@ def test_a_tensor_learning_rate(ours):
     assert all(torch.equal(x, y) for x, y in zip(with_float, with_tensor, strict=True))
 
 
-NEAREST = [row for row in ROWS if row.stock_torch and (row.label in ("default", "outside", "momentum") or "all" in row.label)]
-
-
-@pytest.mark.parametrize("row", NEAREST, ids=str)
+@pytest.mark.parametrize("row", sampled(zip(row for row in ROWS if row.stock_torch), lambda row: row in FULL), ids=str)
 def test_a_thousand_steps_in_float64(row):
     """Each rule, with torch.optim's conventions, within 1e-12 of stock torch.optim: the formula is torch's, the roundings are not."""
     conventions = row.entry.extra_keys
