@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -68,49 +69,65 @@ def _flavours(row: Row) -> dict[str, Callable]:
     return found
 
 
-def schedulers(steps: int) -> list[tuple[str, str, int, int]]:
-    """optax schedule, torch.optim.lr_scheduler, steps at which the float32 learning rates differ, largest distance in ulp."""
-    import torch
+class Schedule(NamedTuple):
+    """An optax schedule, and the nearest of torch.optim.lr_scheduler."""
+
+    in_optax: str
+    in_torch: str
+    schedule: optax.Schedule
+    make: Callable[[Any], Any]
+
+
+LEARNING_RATE = 0.01
+
+
+def _schedules(steps: int) -> list[Schedule]:
     from torch.optim import lr_scheduler
 
-    lr, warm = 0.01, max(1, steps // 10)
+    lr, warm = LEARNING_RATE, max(1, steps // 10)
 
     def after_warm_up(optimizer):
         parts = [lr_scheduler.LinearLR(optimizer, 0.01, 1.0, warm), lr_scheduler.CosineAnnealingLR(optimizer, steps - warm)]
         return lr_scheduler.SequentialLR(optimizer, parts, [warm])
 
-    pairs = [
-        ("constant_schedule", "ConstantLR", optax.constant_schedule(lr), lambda o: lr_scheduler.ConstantLR(o, 1.0)),
-        (
+    return [
+        Schedule("constant_schedule", "ConstantLR", optax.constant_schedule(lr), lambda o: lr_scheduler.ConstantLR(o, 1.0)),
+        Schedule(
             "exponential_decay, staircase",
             "StepLR",
             optax.exponential_decay(lr, warm, 0.7, staircase=True),
             lambda o: lr_scheduler.StepLR(o, warm, 0.7),
         ),
-        (
+        Schedule(
             "cosine_decay_schedule",
             "CosineAnnealingLR",
             optax.cosine_decay_schedule(lr, steps),
             lambda o: lr_scheduler.CosineAnnealingLR(o, steps),
         ),
-        (
+        Schedule(
             "warmup_cosine_decay_schedule",
             "LinearLR, then CosineAnnealingLR",
             optax.warmup_cosine_decay_schedule(0.01 * lr, lr, warm, steps),
             after_warm_up,
         ),
     ]
+
+
+def schedulers(steps: int) -> list[tuple[str, str, int, int]]:
+    """optax schedule, torch.optim.lr_scheduler, steps at which the float32 learning rates differ, largest distance in ulp."""
+    import torch
+
     rows = []
-    for ours, theirs, schedule, make in pairs:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr)
-        scheduler, there = make(optimizer), []
+    for each in _schedules(steps):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=LEARNING_RATE)
+        scheduler, there = each.make(optimizer), []
         for _ in range(steps):
             there.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             scheduler.step()
-        here = np.array([jax.jit(schedule)(t) for t in range(steps)], np.float32)
+        here = np.array([jax.jit(each.schedule)(t) for t in range(steps)], np.float32)
         ulp = ulp_distance(here, np.array(there, np.float32))
-        rows.append((ours, theirs, int((ulp > 0).sum()), int(ulp.max())))
+        rows.append((each.in_optax, each.in_torch, int((ulp > 0).sum()), int(ulp.max())))
     return rows
 
 

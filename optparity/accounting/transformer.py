@@ -4,14 +4,14 @@ b batch, s sequence, h hidden_size, a heads, k key-value heads, d head_dim, f in
 t tensor-parallel degree. What tensor parallelism divides, it divides by whole heads; a device has one key-value head at least.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from math import prod
-from typing import NamedTuple
 
 from . import checks
 from .memory import Bytes, itemsize, plus, total
 from .parallel import ATTENTION, RECOMPUTE
+from .saved import InFlight, Saved, Tensors
 
 CONVENTIONS = {
     "6nd": "6 N per token, N all parameters",
@@ -20,29 +20,6 @@ CONVENTIONS = {
     "palm": "6 N + 12 L s a d per token, N all parameters",  # arXiv 2204.02311, appendix B
     "executed": "the matrix products done: 3 × forward, and recomputation",
 }
-
-
-class Saved(NamedTuple):
-    """A tensor that the forward pass keeps, on one device."""
-
-    name: str
-    elements: int
-    dtype: str
-    core: bool = False  # inside the attention core, which selective recomputation makes again
-    only: str | None = None  # counted "executed" only, or "korthikanti" only
-
-    @property
-    def bytes(self) -> int:
-        return self.elements * itemsize(self.dtype)
-
-
-class InFlight(NamedTuple):
-    """What the backward pass holds at one place, beside what the forward pass kept up to there: gradients on their way, on one device."""
-
-    name: str
-    elements: int
-    core: bool = False
-    remade: int = 0  # elements more where the core is recomputed by itself: its inputs laid out anew, its output, that one's gradient
 
 
 @dataclass(frozen=True)
@@ -62,7 +39,7 @@ class Transformer:
         parallel_block: attention and MLP side by side behind one norm (PaLM).
         fused_qkv: one tensor for queries, keys and values, as in GPT-2; only how many tensors there are depends on it.
     Exactness: parameters and executed FLOPs exact. Activations exact to the byte for PyTorch on CPU in float32, trained by
-        cross-entropy, for learned positions and LayerNorm; and for rotary positions and RMSNorm as test_accounting.py writes them (a
+        cross-entropy, for learned positions and LayerNorm; and for rotary positions and RMSNorm as the tests write them (a
         fused RMSNorm does not keep the normalised input). With what is in flight in the backward pass, the total is an upper bound for
         these, a few per cent above the measured peak where gradients stand already (heads together at most 2 hidden_size wide).
         Relative positions are counted by formula, never measured.
@@ -251,95 +228,21 @@ class Transformer:
         a, k, d, f, v = self._on_one_of(tensor_parallel)
         along = tensor_parallel if sequence_parallel else 1
         checks.divides("transformer with sequence_parallel", "tensor_parallel", along, "the sequence", seq)
-        h, tokens = self.hidden_size, batch * seq
-        stream, wide, square = tokens * h // along, tokens * a * d, batch * a * seq * seq
-        keys, inner = tokens * k * d, tokens * f
-        statistic = dtype if itemsize(dtype) > 4 else "float32"
-        rms, swiglu = self.norm == "rmsnorm", self.hidden_act == "swiglu"
-        table = v * h
-        waiting = table if self.tie_word_embeddings else 0
-        largest = h * (a + 2 * k if self.fused_qkv else a) * d  # of the matrices of queries, keys and values
-        beside_mlp = waiting + stream
-        beside = beside_mlp + (stream if self.parallel_block else 0)  # the MLP's share of the gradient of ln_1's output
-
-        def norm(name: str, beside: int) -> Iterator[Saved | InFlight]:
-            yield Saved(f"{name} input", stream, dtype)
-            yield Saved(f"{name} statistics", (1 if rms else 2) * tokens // along, statistic, only="executed")
-            yield InFlight(f"{name}", beside + (5 if rms else 2) * stream + 2 * h)  # RMSNorm's is written out
-            if rms:
-                yield Saved(f"{name} normalised", stream, dtype, only="executed")
-
-        def dropped(name: str, elements: int, core: bool = False) -> Saved:
-            return Saved(f"{name} dropout mask", elements, "bool", core, only="korthikanti")
-
-        def before() -> Iterator[Saved | InFlight]:
-            yield Saved("token indices", tokens, "int64", only="executed")
-            yield InFlight("embedding", max(3 * table, stream + 2 * table) if waiting else stream + table)  # head's + embedding's = sum
-            if self.positions == "learned":
-                yield Saved("position indices", seq, "int64", only="executed")
-                yield InFlight("positions", beside_mlp + seq * h + (self.max_position_embeddings or 0) * h)
-            if self.positions == "rotary":
-                yield Saved("cosines and sines", 2 * seq * d, dtype, only="executed")
-            if self.positions == "relative":
-                yield Saved("position encodings", seq * h, dtype, only="executed")
-            yield dropped("embedding", stream)
-
-        def block() -> Iterator[Saved | InFlight]:
-            yield from norm("ln_1", beside)
-            yield Saved("ln_1 output", stream, dtype)
-            yield InFlight("queries, keys, values put together", beside + wide + 2 * keys + max(wide + 2 * keys, 3 * wide))
-            yield InFlight("queries, keys, values projection", beside + wide + 2 * keys + 2 * stream + largest)
-            yield Saved("queries", wide, dtype)
-            yield Saved("keys", keys, dtype)
-            yield Saved("values", keys, dtype)
-            if self.positions == "relative":
-                yield Saved("queries for positions", wide, dtype)
-                yield Saved("projected positions", seq * a * d, dtype)
-            if attention == "sdpa":
-                yield Saved("log-sum-exp", tokens * a, statistic, only="executed")
-            else:
-                yield Saved("causal mask", seq * seq, "bool", core=True, only="executed")
-                yield Saved("softmax output", square, dtype, core=True)
-                yield dropped("softmax", square, core=True)
-                yield Saved("softmax dropout output", square, dtype, core=True, only="korthikanti")
-                yield InFlight("reduce", beside + wide + keys + square, core=True, remade=2 * wide + 2 * keys)
-                # Two gradients, that of the values in the place of the values; or in the forward pass the scores, and masked, and what
-                # queries, keys and values are cut from.
-                squares = (3 if self.positions == "relative" else 2) * square
-                remade = max(beside + 3 * wide + 2 * keys - max(beside, wide + 2 * keys), 0)
-                yield InFlight("softmax", max(beside, wide + 2 * keys) + squares, core=True, remade=remade)
-            yield Saved("attention output", wide, dtype)
-            if attention == "written-out":  # in the forward pass: scores, queries, keys, values and the result, by name until it returns
-                yield InFlight("attention, going forward", square + 2 * wide + 2 * keys, core=True)
-            yield InFlight("attention projection", beside + wide + max(wide + (2 * keys if attention == "sdpa" else 0), a * d * h))
-            yield dropped("attention", stream)
-            if not self.parallel_block:
-                yield from norm("ln_2", beside)
-                yield Saved("ln_2 output", stream, dtype)
-            if swiglu:
-                yield Saved("silu input", inner, dtype)
-            yield InFlight("mlp up", beside_mlp + (2 if swiglu else 1) * inner + stream + h * f)
-            for name in {"gelu": ["gelu input"], "relu": [], "swiglu": ["silu output", "up output"]}[self.hidden_act]:
-                yield Saved(name, inner, dtype)
-            if self.hidden_act != "relu":
-                yield InFlight("mlp activation", beside_mlp + (3 if swiglu else 2) * inner)
-            yield Saved("mlp down input", inner, dtype)
-            if self.hidden_act == "relu":
-                yield InFlight("mlp activation", beside_mlp + 2 * inner)
-            yield InFlight("mlp down", beside_mlp + inner + f * h)
-            yield dropped("mlp", stream)
-
-        def after() -> Iterator[Saved | InFlight]:
-            yield from norm("ln_f", waiting)
-            yield Saved("head input", stream, dtype)
-            yield InFlight("head", tokens * v + table + stream)
-            yield Saved("log-probabilities", tokens * v, dtype, only="executed")
-            yield Saved("logits", tokens * v, "float32", only="korthikanti")
-            yield Saved("target indices", tokens, "int64", only="executed")
-            yield Saved("weight of the targets", 1, dtype, only="executed")
-            yield InFlight("log-softmax", 2 * tokens * v)  # of nll_loss and of log_softmax
-
-        return list(before()), list(block()), list(after())
+        tensors = Tensors(
+            model=self,
+            dtype=dtype,
+            attention=attention,
+            along=along,
+            tokens=batch * seq,
+            seq=seq,
+            square=batch * a * seq * seq,
+            heads=a,
+            key_value_heads=k,
+            head_dim=d,
+            intermediate_size=f,
+            vocab_size=v,
+        )
+        return list(tensors.before()), list(tensors.block()), list(tensors.after())
 
     def block_activations(self, batch: int, seq: int, by: str = "executed", recompute: str = "none", **how) -> Bytes:
         """Bytes that one block keeps; `how` as for `saved`. With "full" its input only, with "selective" all but the attention core."""

@@ -1,6 +1,6 @@
 """From a torch optimizer to a transform and its state, and back."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -80,30 +80,47 @@ def from_torch(
     """
     state_dict, optimizer, accumulator = _source(optimizer_or_state_dict, optimizer)
     groups = torch_groups.read_groups(state_dict, optimizer)
-    rates = _rates("from_torch", learning_rate, len(groups))
-    leaves, indices = Leaves(params), [index for group in groups for index in group.indices]
-    known = _names(groups, parameters)
+    rates, leaves, known = _rates("from_torch", learning_rate, len(groups)), Leaves(params), _names(groups, parameters)
+    indices = [index for group in groups for index in group.indices]
     order = leaves.in_torchs_order(known, len(indices), names)
-    layout_of = leaves.given(layouts, "layouts")
     absent = {indices[order.index(path)] for path in leaves.given(dict.fromkeys(missing), "missing")}
     records = torch_groups.read(state_dict, groups, step=step, scheduled=any(map(callable, rates)), missing=absent)
-
-    rest, done, transforms, states = iter(order), [], [], []
-    for i, (record, rate) in enumerate(zip(records, rates, strict=True)):
-        own = tuple(_leaf(path, leaves, layout_of) for path in (next(rest) for _ in record.group.indices))
-        kept_in = accumulator or _accumulator(own, record.state)
-        group = replace(record.group, leaves=own, label=i, accumulator_dtype=kept_in, scheduled=callable(rate))
-        if rate is not None and not callable(rate):
-            group = replace(group, options={**group.options, "lr": _number("from_torch", rate)})
-        arguments = {"accumulator_dtype": kept_in, **({} if rate is None else {"learning_rate": rate})}
-        done.append(group)
-        transforms.append(torch_classes.transform(group.optimizer, group.options, f"group {i}", **arguments))
-        _dampened(group, record)
-        states.append(_state(transforms[-1], record._replace(group=group), leaves))
+    records = _with_leaves(records, order, leaves, leaves.given(layouts, "layouts"))
+    parts = [_part(record, rate, accumulator, leaves) for record, rate in zip(records, rates, strict=True)]
     if not isinstance(optimizer_or_state_dict, Mapping):
         in_order = names is None and leaves.in_order(known)
-        _same_parameters(optimizer_or_state_dict.param_groups, done, leaves, in_order=in_order)
-    return Imported(*_joined(transforms, states, done, params, leaves), tuple(done))
+        _same_parameters(optimizer_or_state_dict.param_groups, [part.group for part in parts], leaves, in_order=in_order)
+    return _joined(parts, params, leaves)
+
+
+class _Part(NamedTuple):
+    """A group of torch's, the transform that it means, and that one's state over {path: leaf}."""
+
+    group: Group
+    tx: optax.GradientTransformationExtraArgs
+    state: Any
+
+
+def _with_leaves(records: Sequence[Record], order: Sequence[str], leaves: Leaves, layout_of: Mapping[str, Layout]) -> Iterator[Record]:
+    """The records with their groups' leaves in JAX, `order` being the paths in torch's order."""
+    rest = iter(order)
+    for label, record in enumerate(records):
+        own = tuple(_leaf(next(rest), leaves, layout_of) for _ in record.group.indices)
+        yield record._replace(group=replace(record.group, leaves=own, label=label))
+
+
+def _part(record: Record, rate: Any, accumulator: str | None, leaves: Leaves) -> _Part:
+    """A group as it goes on in JAX, with this learning rate in the place of its own if there is one."""
+    kept_in = accumulator or _accumulator(record.group.leaves, record.state)
+    group = replace(record.group, accumulator_dtype=kept_in, scheduled=callable(rate))
+    arguments = {"accumulator_dtype": kept_in}
+    if rate is not None:
+        arguments["learning_rate"] = rate
+        if not callable(rate):
+            group = replace(group, options={**group.options, "lr": _number("from_torch", rate)})
+    tx = torch_classes.transform(group.optimizer, group.options, f"group {group.label}", **arguments)
+    _dampened(group, record)
+    return _Part(group, tx, _state(tx, record._replace(group=group), leaves))
 
 
 def describe(
@@ -326,19 +343,20 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return np.array(a.flat[:16]).tobytes() == np.array(b.flat[:16]).tobytes() and a.tobytes() == b.tobytes()
 
 
-def _joined(transforms: list, states: list, groups: Sequence[Group], params: Any, leaves: Leaves):
+def _joined(parts: Sequence[_Part], params: Any, leaves: Leaves) -> Imported:
     """One transform and its state: the only one, or a partition of several."""
-    treedef = jax.tree.structure(params)
+    treedef, groups = jax.tree.structure(params), tuple(part.group for part in parts)
 
     def like_params(field):
         return treedef.unflatten([field.get(path, optax.MaskedNode()) for path in leaves.paths]) if isinstance(field, dict) else field
 
-    states = [type(state)(*map(like_params, state)) for state in states]
-    if len(states) == 1:
-        return transforms[0], states[0]
+    states = [type(part.state)(*map(like_params, part.state)) for part in parts]
+    if len(parts) == 1:
+        return Imported(parts[0].tx, states[0], groups)
     label_of = {leaf.path: group.label for group in groups for leaf in group.leaves}
-    tx = optax.partition(dict(enumerate(transforms)), treedef.unflatten([label_of[path] for path in leaves.paths]))
-    return tx, optax.transforms.PartitionState({i: optax.MaskedState(state) for i, state in enumerate(states)})
+    labels = treedef.unflatten([label_of[path] for path in leaves.paths])
+    tx = optax.partition({part.group.label: part.tx for part in parts}, labels)
+    return Imported(tx, optax.transforms.PartitionState({i: optax.MaskedState(state) for i, state in enumerate(states)}), groups)
 
 
 def _record(state: Any, group: Group) -> Record:

@@ -1,6 +1,7 @@
 """The comparison: the same gradients to both sides, every bit of parameters and state at every step."""
 
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -8,10 +9,9 @@ import numpy as np
 import optax
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from .bits import as_hex, differing, ulp_distance
-from .contexts import CONTEXTS
+from .contexts import CONTEXTS, Context
 from .jax_side import JaxSide, fields
-from .reports import Difference, Report
+from .reports import Pair, Report
 from .subnormals import torch_flushing_like_jax
 
 
@@ -71,92 +71,97 @@ def compare_all(
 
     Returns: a report for each but the reference, by name. `after_step(step, params)` sees the reference's parameters after each step.
     """
-    from .torch_side import TorchSide
+    way = _way(context, steps, closed_loop=callable(gradients))
+    with torch_flushing_like_jax():
+        comparison = _Comparison(transforms, torch_optimizers, params, way, state_map)
+        source = comparison.closed_loop(gradients) if callable(gradients) else iter(gradients)
+        for drawn in _blocks(itertools.islice(source, steps), way):
+            for step, expected in comparison.advance(drawn):
+                after_step(step, expected)
+    if not comparison.step:
+        raise ValueError("compare: no step was compared: gradients is empty, or steps is 0.")
+    return comparison.reports
 
+
+def _way(context: str, steps: int | None, *, closed_loop: bool) -> Context:
     if context not in CONTEXTS:
         raise ValueError(f"compare: unknown context {context!r}; one of {', '.join(CONTEXTS)} is needed.")
     way = CONTEXTS[context]
-    if callable(gradients) and way.block > 1:
+    if closed_loop and way.block > 1:
         raise ValueError(f"compare: context {context!r} takes {way.block} steps at once; a closed loop needs one at a time.")
-    limits = [n for n in (steps, way.most_steps) if n is not None]
-    if callable(gradients) and not limits:
+    if closed_loop and steps is None and way.most_steps is None:
         raise ValueError("compare: a closed loop does not end by itself; steps=... is needed.")
+    return way
 
-    with torch_flushing_like_jax():
+
+def _blocks(source: Iterator, way: Context) -> Iterator[list]:
+    """The gradients in as many at a time as the context takes, drawn when they are needed."""
+    source = itertools.islice(source, way.most_steps)
+    while block := list(itertools.islice(source, way.block)):
+        yield block
+
+
+class _Comparison:
+    """Every side at the same step: `advance` moves them on by a block of gradients and writes into the reports what it finds."""
+
+    def __init__(self, transforms, torch_optimizers, params, way: Context, state_map: Mapping[str, str] | None):
+        from .torch_side import TorchSide
+
         params = way.like(jax.tree.map(np.asarray, params))
-        paths = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
-        treedef, leaves = jax.tree.structure(params), jax.tree.leaves(params)
-        (reference_name, make), *others = torch_optimizers.items()
-        reference = TorchSide(make, leaves)
-        torch_sides = {name: TorchSide(make, leaves) for name, make in others}
-        jax_sides = {name: JaxSide(tx, params, way) for name, tx in transforms.items()}
-        reports = {name: Report(name, reference_name) for name in [*jax_sides, *torch_sides]}
+        leaves, self._treedef = jax.tree.flatten(params)
+        self._paths = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
+        (reference, make), *others = torch_optimizers.items()
+        self._reference = TorchSide(make, leaves)
+        self._torch_sides = {name: TorchSide(make, leaves) for name, make in others}
+        self._jax_sides = {name: JaxSide(tx, params, way) for name, tx in transforms.items()}
+        self._way, self._state_map = way, state_map
+        self._rng = np.random.default_rng(0)
+        self.step = 0
+        self.reports = {name: Report(name, reference) for name in (*self._jax_sides, *self._torch_sides)}
 
-        rng, done, source = np.random.default_rng(0), 0, iter(()) if callable(gradients) else iter(gradients)
-        while block := min([way.block, *(limit - done for limit in limits)]):
-            if callable(gradients):
-                drawn = [gradients(treedef.unflatten(reference.params()), done + 1)]
-            else:
-                drawn = [g for _, g in zip(range(block), source, strict=False)]
-            if not drawn:
-                break
-            fed, meant = zip(*(way.feed(g, rng) for g in drawn), strict=True)
-            walked = {name: side.steps(list(fed)) for name, side in jax_sides.items()}
-            for i, gradient in enumerate(meant):
-                done += 1
-                flat = jax.tree.leaves(gradient)
-                reference.step(flat)
-                expected, state = reference.params(), reference.state()
-                for name, seen in walked.items():
-                    for lane, (lane_params, lane_state) in enumerate(seen[i]):
-                        names = dict(zip(state, state, strict=True)) if state_map is None else state_map
-                        there = fields(lane_state, names, paths)
-                        for ours, theirs in (state_map or {}).items():
-                            if ours not in there or theirs not in state:
-                                raise ValueError(f"compare: state_map {ours!r} -> {theirs!r}: no such field in one of the states.")
-                        renamed = {names[field]: values for field, values in there.items()}
-                        _note(reports[name], done, paths, jax.tree.leaves(lane_params), expected, renamed, state, again=lane > 0)
-                for name, side in torch_sides.items():
-                    side.step(flat)
-                    _note(reports[name], done, paths, side.params(), expected, {}, state)
-                after_step(done, expected)
-    if not done:
-        raise ValueError("compare: no step was compared: gradients is empty, or steps is 0.")
-    return reports
+    def closed_loop(self, gradients: Callable) -> Iterator:
+        """The gradients at the parameters that the reference has come to."""
+        while True:
+            yield gradients(self._treedef.unflatten(self._reference.params()), self.step + 1)
 
+    def advance(self, drawn: list) -> Iterator[tuple[int, list[np.ndarray]]]:
+        """Each step's number, and the reference's parameters after it."""
+        fed, meant = zip(*(self._way.feed(gradient, self._rng) for gradient in drawn), strict=True)
+        walked = {name: side.steps(list(fed)) for name, side in self._jax_sides.items()}
+        for i, gradient in enumerate(meant):
+            self.step += 1
+            self._reference.step(jax.tree.leaves(gradient))
+            expected, state = self._reference.params(), self._reference.state()
+            for name, seen in walked.items():
+                for lane, (own_params, own_state) in enumerate(seen[i]):
+                    pairs = [*self._params(jax.tree.leaves(own_params), expected), *self._state(own_state, state)]
+                    self.reports[name].note(self.step, pairs, again=lane > 0)
+            for name, side in self._torch_sides.items():
+                side.step(jax.tree.leaves(gradient))
+                self.reports[name].note(self.step, self._params(side.params(), expected))
+            yield self.step, expected
 
-def _note(report, step, paths, got, expected, got_state, expected_state, *, again=False):
-    """Compare one step and write it into the report; `again`, as another lane of the step that is written already."""
-    pairs = [(f"params{path}", a, b) for path, a, b in zip(paths, got, expected, strict=True)]
-    shared = [field for field in expected_state if field in got_state]
-    for field in shared:
-        for path, a, b in zip(paths, got_state[field], expected_state[field], strict=True):
-            if b is None and a is not None and a.dtype.kind == "i":
-                continue  # a counter belongs to no parameter; torch has none for one that it never stepped
-            if (a is None) != (b is None):
-                raise ValueError(f"compare: state {field}{path} exists on one side only, at step {step}.")
-            if a is not None:
-                a, b = np.asarray(a), np.asarray(b)
-                pairs.append((f"{field}{path}", a.astype(b.dtype) if a.dtype.kind == "i" else a, b))
-    report.compared = ("params", *shared)
-    report.elements = sum(a.size for _, a, _ in pairs) + (report.elements if again else 0)
-    differ, farthest = 0, 0
-    for leaf, a, b in pairs:
-        if a.shape != b.shape or a.dtype != b.dtype:
-            raise ValueError(
-                f"compare: {leaf} is {a.dtype.name}{list(a.shape)} in {report.got}, {b.dtype.name}{list(b.shape)} in {report.expected}."
-            )
-        different = differing(a, b)
-        if not different.any():
-            continue
-        ulp = ulp_distance(a, b)
-        differ, farthest = differ + int(different.sum()), max(farthest, int(ulp.max()))
-        if report.first_difference is None:
-            index = tuple(int(i) for i in np.argwhere(different)[0])
-            report.first_difference = Difference(step, leaf, index, as_hex(a[index]), as_hex(b[index]), int(ulp[index]))
-    if again:
-        report.differing[-1] += differ
-        report.ulp[-1] = max(report.ulp[-1], farthest)
-    else:
-        report.differing.append(differ)
-        report.ulp.append(farthest)
+    def _params(self, got: list, expected: list) -> list[Pair]:
+        return [Pair("params", path, a, b) for path, a, b in zip(self._paths, got, expected, strict=True)]
+
+    def _state(self, got: Any, expected: Mapping[str, list]) -> Iterator[Pair]:
+        """The state fields that both have, in the order of torch's."""
+        names = dict(zip(expected, expected, strict=True)) if self._state_map is None else self._state_map
+        there = fields(got, names, self._paths)
+        for ours, theirs in (self._state_map or {}).items():
+            if ours not in there or theirs not in expected:
+                raise ValueError(f"compare: state_map {ours!r} -> {theirs!r}: no such field in one of the states.")
+        renamed = {names[field]: values for field, values in there.items()}
+        for field in expected:
+            for path, a, b in zip(self._paths, renamed.get(field, ()), expected[field], strict=field in renamed):
+                if (pair := self._pair(field, path, a, b)) is not None:
+                    yield pair
+
+    def _pair(self, field: str, path: str, a: Any, b: Any) -> Pair | None:
+        if a is not None and a.dtype.kind == "i":
+            if b is None:
+                return None  # a counter belongs to no parameter; torch has none for one that it never stepped
+            a = a.astype(b.dtype)
+        if (a is None) != (b is None):
+            raise ValueError(f"compare: state {field}{path} exists on one side only, at step {self.step}.")
+        return None if a is None else Pair(field, path, np.asarray(a), np.asarray(b))
