@@ -8,6 +8,7 @@ from flax import nnx
 from torch.nn import functional as F
 
 from optparity.accounting import (
+    PRESETS,
     Transformer,
     torch_peak,
 )
@@ -23,6 +24,13 @@ GPTS = [  # vocab, block, L, a, h; b, s
     ((33, 24, 2, 1, 8), (5, 1)),
     ((257, 64, 1, 8, 64), (4, 64)),
 ]
+
+
+def preset(name):
+    """A preset that is a Transformer."""
+    model = PRESETS[name]
+    assert isinstance(model, Transformer)
+    return model
 
 
 def transformer(vocab, block, layers, heads, width):

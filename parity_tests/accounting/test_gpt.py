@@ -106,7 +106,7 @@ def test_flops_of_sdpa_as_torch_counts_its_kernels():
 def test_half_precision_statistics_on_a_device(sizes, data):
     """bfloat16 as CUDA and the meta device have it: statistics in float32."""
     model = on_meta(in_torch.GPT, *sizes).to(torch.bfloat16)
-    executed = estimate(transformer(*sizes), *data, Setup(dtype="bfloat16")).memory[1]
+    executed = estimate(transformer(*sizes), *data, setup=Setup(dtype="bfloat16")).memory[1]
     assert held(measure_torch(model, language_loss(model, *data))) == held(executed)
 
 
@@ -122,10 +122,10 @@ def test_recomputation_in_torch(monkeypatch, sizes, data, recompute):
         monkeypatch.setattr(in_torch.Attention, "forward", lambda self, x: _with_core(self, x, again))
     config, model = transformer(*sizes), in_torch.GPT(*sizes)
     loss = language_loss(model, *data)
-    executed = estimate(config, *data, Setup(recompute=recompute)).memory[1]
+    executed = estimate(config, *data, setup=Setup(recompute=recompute)).memory[1]
     assert measure_torch(model, loss).activations == executed.activations
     assert torch_flops(loss) == config.flops(*data, recompute=recompute)
-    in_jax = estimate(config, *data, Setup(recompute=recompute, framework="jax", donate=True)).memory[1]
+    in_jax = estimate(config, *data, setup=Setup(recompute=recompute, framework="jax", donate=True)).memory[1]
     kept, everything = (config.block_activations(*data, recompute=how) for how in (recompute, "none"))
     assert in_jax.totals["temporaries"] == sum(everything.values()) - sum(kept.values()) > 0
     standing, fresh = peaks(model, loss, 2 * 8 * prod(data), executed)
@@ -158,4 +158,6 @@ def test_flops_of_gpt_in_jax(sizes, data):
     params, loss = gpt_in_jax(*sizes)
     tokens = jax.ShapeDtypeStruct(data, jnp.int32)
     executed = transformer(*sizes).flops(*data)
-    assert executed < jax_flops(jax.grad(loss), params, tokens, tokens, compiled=False) < 1.01 * executed
+    counted = jax_flops(jax.grad(loss), params, tokens, tokens, compiled=False)
+    assert counted is not None
+    assert executed < counted < 1.01 * executed

@@ -7,19 +7,20 @@ import jax.numpy as jnp
 import pytest
 
 from optparity.accounting import (
-    PRESETS,
     Cruncher,
     Setup,
     estimate,
 )
 from optparity.registry import OPTIMIZERS
 
+from .models import preset
+
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("devices", [1, 4, 64])
 def test_zero_and_mixed_precision(optimizer, devices):
     """arXiv 1910.02054: 2P + 2P + KP bytes, K = 12 for Adam: a float32 master copy and the float32 state; each stage divides one more."""
-    model = PRESETS["gpt2"]
+    model = preset("gpt2")
     p = model.parameters
     kept = jax.tree.leaves(OPTIMIZERS[optimizer].jax(0.1).init(jnp.zeros(1)))
     k = 4 + 4 * (len(kept) - 1)  # without the counter
@@ -53,7 +54,7 @@ def test_zero_divides_elements():
 @pytest.mark.parametrize("name", ["gpt2", "gpt3-175b", "llama3-70b", "palm-540b", "chinchilla-70b"])
 @pytest.mark.parametrize("t", [1, 2, 4])
 def test_tensor_parallelism_divides_all_but_norms_and_single_heads(name, t):
-    model = PRESETS[name]
+    model = preset(name)
     _, k, d, _ = model.sizes
     h, parts = model.hidden_size, model.parameters_by_part()
     here = sum(map(prod, model.weights(t).values()))
@@ -69,5 +70,5 @@ def test_tensor_parallelism_divides_all_but_norms_and_single_heads(name, t):
 def test_the_heads_temporaries_are_divided_with_the_vocabulary():
     b, s, v = 8, 1024, 50257
     for t in (1, 2, 4):
-        (head,) = PRESETS["gpt2"].temporaries(b, s, tensor_parallel=t)["log-softmax"].values()
+        (head,) = preset("gpt2").temporaries(b, s, tensor_parallel=t)["log-softmax"].values()
         assert head == 4 * (2 * b * s * -(-v // t) + 2)

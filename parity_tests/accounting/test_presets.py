@@ -10,7 +10,7 @@ from optparity.accounting import (
 )
 from optparity.models import in_torch
 
-from .models import language_loss, on_meta
+from .models import language_loss, on_meta, preset
 
 
 def test_parameters_of_known_models():
@@ -19,21 +19,21 @@ def test_parameters_of_known_models():
         **{"llama2-7b": 6_738_415_616, "llama2-13b": 13_015_864_320, "llama2-70b": 68_976_648_192},
         **{"llama3-8b": 8_030_261_248, "llama3-70b": 70_553_706_496, "llama3-405b": 405_853_388_800},
     }
-    assert {name: PRESETS[name].parameters for name in known} == known
+    assert {name: preset(name).parameters for name in known} == known
     printed = {"small": 125, "medium": 356, "large": 760, "xl": 1320, "2.7b": 2650, "6.7b": 6660, "13b": 12850, "175b": 174600}  # table D.1
     for name, millions in printed.items():
-        assert PRESETS[f"gpt3-{name}"].parameters / 1e6 == pytest.approx(millions, rel=0.004), name
-    assert round(PRESETS["gpt3-175b"].parameters / 1e8) == 1746
-    assert round(PRESETS["palm-540b"].parameters / 1e7) in (54035, 54036)
-    assert PRESETS["palm-540b"].parameters_by_part()["norms"] == 119 * 18432  # no biases there either
-    assert round(PRESETS["chinchilla-70b"].parameters / 1e9, 1) == 70.1
+        assert preset(f"gpt3-{name}").parameters / 1e6 == pytest.approx(millions, rel=0.004), name
+    assert round(preset("gpt3-175b").parameters / 1e8) == 1746
+    assert round(preset("palm-540b").parameters / 1e7) in (54035, 54036)
+    assert preset("palm-540b").parameters_by_part()["norms"] == 119 * 18432  # no biases there either
+    assert round(preset("chinchilla-70b").parameters / 1e9, 1) == 70.1
     without = Transformer(**{**vars(PRESETS["chinchilla-70b"]), "positions": "rotary"})
     assert round(without.parameters / 1e9, 1) == 64.7
 
 
 def test_gpt2_small():
     """nanoGPT's transformer_sizing.ipynb, and a module."""
-    config, model = PRESETS["gpt2"], on_meta(in_torch.GPT, 50257, 1024, 12, 12, 768)
+    config, model = preset("gpt2"), on_meta(in_torch.GPT, 50257, 1024, 12, 12, 768)
     assert sum(p.numel() for p in model.parameters()) == config.parameters
     assert len(list(model.parameters())) == len(config.weights())
     block = config.block_flops(1, 1024)
@@ -53,7 +53,7 @@ def test_gpt2_small():
 @pytest.mark.parametrize("name", [name for name, model in PRESETS.items() if isinstance(model, Transformer)])
 @pytest.mark.parametrize(("batch", "seq"), [(1, 1024), (7, 100)])
 def test_conventions(name, batch, seq):
-    model = PRESETS[name]
+    model = preset(name)
     a, k, d, f = model.sizes
     n, h, layers, vocab, tokens = model.parameters, model.hidden_size, model.num_hidden_layers, model.vocab_size, batch * seq
     assert list(CONVENTIONS) == ["6nd", "kaplan", "chinchilla", "palm", "executed"]
@@ -78,7 +78,7 @@ def test_conventions(name, batch, seq):
 
 def test_gpt3s_training():
     """300B tokens: 3.14e23 FLOPs, 3640 petaflop/s-days (arXiv 2005.14165, table D.1)."""
-    flops = PRESETS["gpt3-175b"].flops(1, 2000, "6nd") * 150_000_000
+    flops = preset("gpt3-175b").flops(1, 2000, "6nd") * 150_000_000
     assert round(flops / 1e21) == 314
     assert round(flops / (1e15 * 86400)) == pytest.approx(3640, abs=3)
 

@@ -1,5 +1,8 @@
 """What is refused, in one line that names it."""
 
+# pyright: reportArgumentType=false, reportCallIssue=false
+# What is refused here is what the types forbid.
+
 import inspect
 import json
 
@@ -18,6 +21,7 @@ from optparity.accounting import show as costing
 from optparity.accounting.state import state
 
 from ..cli.running import optparity
+from .models import preset
 
 GOOD = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 8}
 
@@ -81,7 +85,7 @@ def test_bad_configurations(monkeypatch, capsys, tmp_path, changes, message):
             lambda: Transformer(50, 24, 1, 12, 4, max_position_embeddings=8).weights(6),
             r"^transformer: tensor_parallel divides num_key_value_heads, or is a multiple of it; got 6 and 4\.$",
         ),
-        (lambda: PRESETS["gpt2"].activations(1, 8, "guess"), r"^transformer: by is one of executed, korthikanti; got 'guess'\.$"),
+        (lambda: preset("gpt2").activations(1, 8, "guess"), r"^transformer: by is one of executed, korthikanti; got 'guess'\.$"),
         (lambda: Setup(framework="mxnet"), r"^setup: framework is one of torch, jax; got 'mxnet'\.$"),
         (lambda: Setup(zero_stage=4), r"^setup: zero_stage is one of 0, 1, 2, 3; got 4\.$"),
         (lambda: Setup(dtype="int8"), r"^setup: dtype is one of float32, float64, bfloat16, float16; got 'int8'\.$"),
@@ -115,17 +119,17 @@ def test_bad_configurations(monkeypatch, capsys, tmp_path, changes, message):
         (lambda: estimate("gpt2", 1), r"^estimate: a Transformer or a Cruncher is needed, as PRESETS\['gpt2'\] is; got 'gpt2'\.$"),
         (lambda: estimate(PRESETS["gpt2"], 1, setup="adam"), r"^estimate: setup is a Setup; got 'adam'\.$"),
         (lambda: estimate(PRESETS["gpt2"], 1, conventions="palm"), r"^estimate: conventions are several names; got 'palm'\.$"),
-        (lambda: PRESETS["gpt2"].flops(1, 8, recompute="all"), r"^transformer: recompute is one of none, selective, full; got 'all'\.$"),
-        (lambda: PRESETS["gpt2"].flops(1, 8, attention="x"), r"^transformer: attention is one of written-out, sdpa; got 'x'\.$"),
+        (lambda: preset("gpt2").flops(1, 8, recompute="all"), r"^transformer: recompute is one of none, selective, full; got 'all'\.$"),
+        (lambda: preset("gpt2").flops(1, 8, attention="x"), r"^transformer: attention is one of written-out, sdpa; got 'x'\.$"),
         (
-            lambda: PRESETS["gpt2"].activations(1, 8, recompute="all"),
+            lambda: preset("gpt2").activations(1, 8, recompute="all"),
             r"^transformer: recompute is one of none, selective, full; got 'all'\.$",
         ),
-        (lambda: PRESETS["gpt2"].activations(1, 8, attention="x"), r"^transformer: attention is one of written-out, sdpa; got 'x'\.$"),
-        (lambda: PRESETS["gpt2"].activations(1, 8, dtype="int8"), r"^transformer: dtype is one of float32, .*; got 'int8'\.$"),
-        (lambda: PRESETS["gpt2"].temporaries(1, 8, "all"), r"^transformer: recompute is one of none, selective, full; got 'all'\.$"),
-        (lambda: PRESETS["gpt2"].temporaries(1, 8, dtype=None), r"^transformer: dtype is one of float32, .*; got None\.$"),
-        (lambda: PRESETS["gpt2"].saved(1, 8, sequence_parallel=1), r"^transformer: sequence_parallel is true or false; got 1\.$"),
+        (lambda: preset("gpt2").activations(1, 8, attention="x"), r"^transformer: attention is one of written-out, sdpa; got 'x'\.$"),
+        (lambda: preset("gpt2").activations(1, 8, dtype="int8"), r"^transformer: dtype is one of float32, .*; got 'int8'\.$"),
+        (lambda: preset("gpt2").temporaries(1, 8, "all"), r"^transformer: recompute is one of none, selective, full; got 'all'\.$"),
+        (lambda: preset("gpt2").temporaries(1, 8, dtype=None), r"^transformer: dtype is one of float32, .*; got None\.$"),
+        (lambda: preset("gpt2").saved(1, 8, sequence_parallel=1), r"^transformer: sequence_parallel is true or false; got 1\.$"),
         (lambda: Cruncher(4, 2).activations(0), r"^cruncher: batch is an integer >= 1; got 0\.$"),
         (lambda: Cruncher(4, 2).activations(2, "guess"), r"^cruncher: by is one of the article, torch, jax; got 'guess'\.$"),
         (lambda: Cruncher(4, 2).activations(2, dtype="f4"), r"^cruncher: dtype is one of float32, .*; got 'f4'\.$"),

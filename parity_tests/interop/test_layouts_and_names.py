@@ -1,6 +1,7 @@
 """Which leaf is which parameter, and how its axes lie."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,12 +36,13 @@ def test_names_that_are_the_same_belong_together_and_others_are_in_order():
     names = [f"layers.{i}" for i in range(12)]
     weights = [torch.nn.Parameter(torch.full((2,), float(i))) for i in range(12)]
     params = {"layers": {str(i): np.zeros(2, np.float32) for i in range(12)}}
-    for optimizer, given in (
+    runs: list[tuple[Any, dict[str, Any]]] = [
         (torch_ref.AdaGrad(zip(names, weights, strict=True)), {}),
         (torch_ref.AdaGrad(weights), {"parameters": names}),
         (torch_ref.AdaGrad(weights), {"names": lambda path: int(path.split(".")[1])}),
         (torch_ref.AdaGrad(weights), {"names": lambda path: path, "parameters": names}),
-    ):
+    ]
+    for optimizer, given in runs:
         for i, weight in enumerate(weights):
             weight.grad = torch.full((2,), float(i))
         optimizer.step()
@@ -52,7 +54,7 @@ def test_names_that_are_the_same_belong_together_and_others_are_in_order():
 
 def test_the_default_order_never_swaps():
     """Leaves a and b, which torch has as b and a, of one shape."""
-    values = {"b": np.float32([1, 2]), "a": np.float32([3, 4])}
+    values = {"b": np.array([1, 2], np.float32), "a": np.array([3, 4], np.float32)}
     weights = [torch.nn.Parameter(torch.from_numpy(value.copy())) for value in values.values()]
     params = {"a": values["a"], "b": values["b"]}
     for named, arguments, message in [
@@ -68,7 +70,8 @@ def test_the_default_order_never_swaps():
     optimizer = torch_ref.Adam(weights)
     with pytest.raises(ValueError, match=r"^from_torch: leaf a has the value of params\[1\], but is params\[0\] where only the order"):
         interop.from_torch(optimizer, jax.tree.map(jnp.array, params))
-    for arguments in ({"parameters": ["b", "a"]}, {"names": {"a": 1, "b": 0}}):
+    ways: list[dict[str, Any]] = [{"parameters": ["b", "a"]}, {"names": {"a": 1, "b": 0}}]
+    for arguments in ways:
         assert [leaf.path for leaf in interop.from_torch(optimizer, params, **arguments).groups[0].leaves] == ["b", "a"]
     assert interop.from_torch(optimizer, {"a": values["b"], "b": values["a"]}).groups[0].leaves[0].path == "a"
     named = torch_ref.Adam([{"params": [("y", weights[0])]}, {"params": [("x", weights[1])]}])

@@ -155,5 +155,6 @@ def test_a_thousand_steps_in_float64(row):
     ours, theirs = row.entry.torch([p], **{**row.entry.in_torch(row.arguments), **conventions}), row.stock_torch([q])
     for g, _ in zip(gradients("normal", params), range(1000), strict=False):
         p.grad, q.grad = from_numpy(g["w"]), from_numpy(g["w"])
-        ours.step(), theirs.step()
+        ours.step()
+        theirs.step()
     assert distance([p], [q]) < 1e-12
