@@ -15,6 +15,7 @@ from optparity.parity.torch_side import TorchSide
 from optparity.registry import OPTIMIZERS, ROWS, Row
 from tools.pages import ROOT
 
+from ..sampling import FULL
 from .states import AFTER, BEFORE, SIZES, JaxRun, same_leaves, state_dicts_same
 
 
@@ -66,25 +67,16 @@ def test_after_stock_the_next_steps_drift_no_further_than_documented(name, dtype
     assert np.median(ulp) <= 1
 
 
-STOCK = {
-    "sgd": (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.5}),
-    "adagrad": (torch.optim.Adagrad, {"eps_in_sqrt": False}),
-    "rmsprop": (torch.optim.RMSprop, {"momentum": 0.9, "centered": True}),
-    "adam": (torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.25}),
-    "adamw": (torch.optim.AdamW, {}),
-}
-
-
-@pytest.mark.parametrize("name", STOCK)
-def test_a_run_born_in_jax_goes_on_in_torch_optim(name):
-    make, arguments = STOCK[name]
+@pytest.mark.parametrize("row", [row for row in FULL if row.exchanges_state], ids=str)
+def test_a_run_born_in_jax_goes_on_in_torch_optim(row):
     params = parameters(SIZES, "float32")
-    run = JaxRun(OPTIMIZERS[name].jax(0.125, **arguments), params)
+    run = JaxRun(row.tx, params)
     drawn = list(itertools.islice(gradients("normal", params), BEFORE + AFTER))
     for gradient in drawn[:BEFORE]:
         run.step(gradient)
+    make = getattr(torch.optim, row.entry.stock_torch.name)
     stock = TorchSide(lambda weights: make(weights, lr=1.0), [np.array(leaf) for leaf in jax.tree.leaves(run.params)])
-    groups = interop.describe(params, (name, {"learning_rate": 0.125, **arguments}))
+    groups = interop.describe(params, (row.optimizer, row.arguments))
     stock.optimizer.load_state_dict(interop.to_torch_state_dict(run.state, groups, like="torch.optim"))
     for gradient in drawn[BEFORE:]:
         run.step(gradient)
