@@ -1,4 +1,4 @@
-"""Strict settings for every test: eight devices, no silent promotion of ranks or dtypes; `--exhaustive` asks for the whole product."""
+"""Strict settings for every test: eight devices, no silent promotion of ranks or dtypes; `--exhaustive` runs the whole products."""
 
 import os
 
@@ -13,15 +13,15 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--exhaustive", action="store_true", help="run every row x stream x context x size")
+    parser.addoption("--exhaustive", action="store_true", help="run the tests and cases marked `exhaustive` as well")
 
 
-def pytest_generate_tests(metafunc):
-    """`coverage` is the list of cases that a test of contexts takes: a share by default, all with --exhaustive."""
-    if "case" in metafunc.fixturenames:
-        exhaustive = metafunc.config.getoption("--exhaustive")
-        cases = metafunc.module.cases(exhaustive)
-        metafunc.parametrize("case", cases, ids=str)
+def pytest_collection_modifyitems(config, items):
+    """What is marked `exhaustive` is not collected without the option: one case of each kind stays (see `sampling`)."""
+    if not config.getoption("--exhaustive"):
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
 
 
 @pytest.fixture(params=["float32", "float64"])

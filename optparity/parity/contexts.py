@@ -159,7 +159,7 @@ def _cond(tx):
     return _one(lambda params, state, gradient: step(go, params, state, gradient))
 
 
-def _on_mesh(tree):
+def on_mesh(tree):
     """Every leaf spread over 8 devices where its first axis divides by 8, on each of them where it does not."""
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
 
@@ -199,7 +199,7 @@ CONTEXTS = {
     "sharded": Context(
         "leaves spread over 8 devices, donated",
         _jit_train_step,
-        place=_on_mesh,
-        feed=lambda gradient, rng: (_on_mesh(gradient), gradient),
+        place=on_mesh,
+        feed=lambda gradient, rng: (on_mesh(gradient), gradient),
     ),
 }

@@ -130,7 +130,7 @@ def test_what_is_written_only_is_not_read():
         x.copy_(y)
         x.zero_()
         x.view(2, 5)
-        torch._foreach_mul([x, y], 2.0)
+        torch._foreach_mul([x, y], 2.0)  # pyright: ignore[reportPrivateImportUsage]
     assert (traffic.bytes, traffic.operations) == (80 + 40 + 160, 3)
 
 

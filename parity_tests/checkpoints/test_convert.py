@@ -23,7 +23,7 @@ from optparity.checkpoints.checkpoint import Given
 from optparity.registry import OPTIMIZERS
 
 from ..cli.running import optparity, subprocess_optparity
-from ..interop.test_interop import altered, state_dicts_same
+from ..interop.states import altered, state_dicts_same
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 

@@ -47,7 +47,7 @@ def blocks(page) -> list[Block]:
     for token, following in zip(tokens, [*tokens[1:], None], strict=True):
         if token.type == "fence" and token.info != "text":
             output = following.content if following and following.type == "fence" and following.info == "text" else None
-            found.append(Block(str(page.relative_to(ROOT)), token.map[0] + 1, token.info, token.content, output))
+            found.append(Block(str(page.relative_to(ROOT)), (token.map or [0])[0] + 1, token.info, token.content, output))
     return found
 
 
@@ -69,7 +69,7 @@ def optparity(monkeypatch, capsys):
         capsys.readouterr()
         with pytest.raises(SystemExit) as stopped:
             main()
-        return stopped.value.code or 0, capsys.readouterr().out
+        return int(stopped.value.code or 0), capsys.readouterr().out
 
     return run
 

@@ -25,7 +25,7 @@ class Loaded(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
-        address = dict(attrs).get(LOADED.get(tag)) or ""
+        address = dict(attrs).get(LOADED.get(tag, ""), "") or ""
         if FROM_ELSEWHERE.match(address):
             self.found.append(address)
 

@@ -14,6 +14,8 @@ from optparity.parity import canaries
 from optparity.parity.bits import differing
 from optparity.registry import OPTIMIZERS, ROWS
 
+from ..sampling import FULL, sampled
+
 VERSION = ".".join(jax.__version__.split(".")[:2])
 
 
@@ -133,7 +135,7 @@ def test_the_lowered_step_holds_its_fences(row, dtype):
     assert text.count("optimization_barrier") >= 1
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.label in ("default", "momentum", "outside", "all")], ids=str)
+@pytest.mark.parametrize("row", sampled(zip(ROWS), lambda row: row in FULL), ids=str)
 def test_a_finished_update_merges_with_nothing(row, dtype):
     """What the caller computes of it in the same jit, as a clipping does, has the bits that it has outside: no sum, product or quotient."""
     rng = np.random.default_rng(0)

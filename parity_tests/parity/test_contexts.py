@@ -1,7 +1,9 @@
 """The claim itself: not one bit differs, in any row, stream, context and size."""
 
+from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, product
 from typing import NamedTuple
 
 import jax
@@ -10,8 +12,11 @@ import pytest
 
 from optparity.parity.compare import assert_identical, compare
 from optparity.parity.contexts import CONTEXTS
+from optparity.parity.digits import Digits
 from optparity.parity.streams import STREAMS, gradients, parameters
-from optparity.registry import OPTIMIZERS, ROWS, Row
+from optparity.registry import DTYPES, OPTIMIZERS, ROWS, Row
+
+from ..sampling import DEFAULTS, EXHAUSTIVE, FULL, sampled
 
 SIZES = {
     "small": {"w": (1003,)},
@@ -30,41 +35,41 @@ class Case(NamedTuple):
     steps: int
 
     def __str__(self) -> str:
-        return f"{self.row}-{self.dtype}-{self.context}-{self.sizes}"
+        stream = self.streams[0] if len(self.streams) == 1 else "every stream"
+        return f"{self.row}-{self.dtype}-{self.context}-{self.sizes}-{stream}-{self.steps}"
 
 
-def cases(exhaustive: bool) -> list[Case]:
-    """Every row on every stream under jit; each context, and the large leaf, once per row. The whole product, if asked for."""
-    rows = [(row, dtype) for row in ROWS for dtype in row.dtypes]
-    everything = tuple(STREAMS)
-    if exhaustive:
-        return [
-            Case(row, dtype, context, "sharded" if context == "sharded" else "large", everything, 10)
-            for row, dtype in rows
-            for context in CONTEXTS
-        ]
-    under_jit = [Case(row, dtype, "jit", "small", everything, 200) for row, dtype in rows]
-    # Each row meets each context once, with another dtype and stream each time.
-    once = [(row, context, i + j) for i, row in enumerate(ROWS) for j, context in enumerate(CONTEXTS)]
-    others = [
-        Case(
-            row,
-            row.dtypes[k % len(row.dtypes)],
-            context,
-            "sharded" if context == "sharded" else "sizes",
-            (_stream(context, k),),
-            10,
-        )
-        for row, context, k in once
-    ]
-    large = [Case(row, row.dtypes[i % len(row.dtypes)], "train_step", "large", ("normal",), 10) for i, row in enumerate(ROWS)]
-    return under_jit + others + large
+def sizes(context: str, otherwise: str) -> str:
+    return "sharded" if context == "sharded" else otherwise
 
 
-def _stream(context: str, k: int) -> str:
-    """Another one for each k, of those on which parity holds in this context."""
-    streams = [stream for stream in STREAMS if stream not in CONTEXTS[context].except_on]
-    return streams[k % len(streams)]
+def under_jit() -> Iterator[Case]:
+    """Every row, dtype and stream under jit."""
+    for row in ROWS:
+        for dtype in row.dtypes:
+            yield Case(row, dtype, "jit", "small", tuple(STREAMS), 60)
+
+
+def in_contexts() -> Iterator[Case]:
+    """Full rows meet every context and the large leaf, other rows two contexts: with another dtype and stream each time."""
+    met = Counter()
+    for i, row in enumerate(ROWS):
+        for j, (context, way) in enumerate(CONTEXTS.items()):
+            if row in FULL or (i - j) % len(CONTEXTS) < 2:
+                k = j + met[context]
+                met[context] += 1
+                streams = [stream for stream in STREAMS if stream not in way.except_on]
+                yield Case(row, row.dtypes[k % len(row.dtypes)], context, sizes(context, "sizes"), (streams[k % len(streams)],), 10)
+        if row in FULL:
+            yield Case(row, row.dtypes[i % len(row.dtypes)], "train_step", "large", ("normal",), 10)
+
+
+def everything() -> Iterator[Case]:
+    for row in ROWS:
+        for dtype in row.dtypes:
+            yield Case(row, dtype, "jit", "small", tuple(STREAMS), 200)
+            for context in CONTEXTS:
+                yield Case(row, dtype, context, sizes(context, "large"), tuple(STREAMS), 10)
 
 
 @lru_cache(maxsize=8)
@@ -78,11 +83,12 @@ def drawn(streams: tuple[str, ...], dtype: str, sizes: str, steps: int):
     return stack(*[params] * len(streams)), [stack(*rows) for rows in zip(*several, strict=True)]
 
 
+@pytest.mark.parametrize("case", [*under_jit(), *in_contexts(), *(pytest.param(case, marks=EXHAUSTIVE) for case in everything())], ids=str)
 def test_no_bit_differs(case):
     """Parameters and state, at every step."""
     with jax.enable_x64(case.dtype == "float64"):
         state = case.row.tx.init({"w": np.zeros(1, case.dtype)})._asdict()
-        uncounted = set() if OPTIMIZERS[case.row.optimizer].torch.has_step else {"step"}
+        uncounted = set() if case.row.entry.has_step else {"step"}
         state_fields = {field for field, value in state.items() if value is not None} - uncounted
         held = [
             stream for stream in case.streams if stream not in CONTEXTS[case.context].except_on
@@ -94,10 +100,24 @@ def test_no_bit_differs(case):
             assert report.steps == min(case.steps, CONTEXTS[case.context].most_steps or case.steps)
 
 
+def test_one_case_of_each_kind_is_always_run():
+    """Every optimizer, dtype, stream and size meets every context."""
+    cases = [*under_jit(), *in_contexts()]
+    assert {(case.row, case.dtype, stream) for case in under_jit() for stream in case.streams} == {
+        (row, dtype, stream) for row in ROWS for dtype in row.dtypes for stream in STREAMS
+    }
+    for context, way in CONTEXTS.items():
+        met = [case for case in cases if case.context == context]
+        assert {case.row.optimizer for case in met} == set(OPTIMIZERS), context
+        assert {case.dtype for case in met} == set(DTYPES), context
+        assert {stream for case in met for stream in case.streams} == set(STREAMS) - way.except_on.keys(), context
+    assert {case.sizes for case in cases} == set(SIZES)
+
+
 def test_the_exception_is_what_we_say():
     """Constants x subnormal: compiled away without flushing, so a subnormal stays where the run would have given zero; documented."""
     assert {(name, stream) for name, way in CONTEXTS.items() for stream in way.except_on} == {("constants", "subnormal")}
-    row = next(row for row in ROWS if str(row) == "momentum: default")
+    row = Row("momentum", "default")
     params = parameters({"w": (7,)}, "float32")
     report = compare(row.tx, row.torch, params, gradients("subnormal", params), context="constants", steps=1)
     assert not report.identical
@@ -107,11 +127,13 @@ def test_the_exception_is_what_we_say():
     assert 0 < int(first.got, 16) & 0x7FFFFFFF < 0x00800000
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.label == "default"], ids=str)
+@pytest.mark.parametrize(
+    ("row", "dtype"),
+    sampled(product(DEFAULTS, ["float32", "float64"]), lambda row, dtype: dtype == "float32" or row == DEFAULTS[-1]),
+    ids=str,
+)
 def test_thousand_steps_on_the_digits(row, dtype):
     """A closed loop on real data: the gradients come from the parameters that both sides hold, and the classifier learns."""
-    from optparity.parity.digits import Digits
-
     digits, last = Digits(dtype), {}
 
     def gradient(params, step):

@@ -62,7 +62,8 @@ def test_groups_and_state_have_the_counterparts_keys(row):
     ours, theirs = model(), model()
     a, b = row.torch(list(ours.parameters())), row.stock_torch(list(theirs.parameters()))
     for steps in (0, 2):
-        train(ours, a, steps), train(theirs, b, steps)
+        train(ours, a, steps)
+        train(theirs, b, steps)
         assert set(a.param_groups[0]) - set(b.param_groups[0]) == row.entry.extra_keys.keys()
         assert set(b.param_groups[0]) <= set(a.param_groups[0])
         for x, y in zip(a.state_dict()["state"].values(), b.state_dict()["state"].values(), strict=True):
@@ -84,7 +85,8 @@ def test_checkpoints_go_both_ways(row, direction):
     torch.save(optimizer.state_dict(), file)
     file.seek(0)
     loaded.load_state_dict(torch.load(file, weights_only=True))
-    train(net, optimizer, 5, start=5), train(other, loaded, 5, start=5)
+    train(net, optimizer, 5, start=5)
+    train(other, loaded, 5, start=5)
     for x, y in zip(net.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-14)
 
@@ -148,7 +150,8 @@ def test_groups_with_their_own_hyper_parameters(row):
         late.grad, alone.grad = torch.full((4,), 0.3), torch.full((4,), 0.3)
         for p in net.parameters():
             p.grad = None
-        optimizer.step(), fresh.step()
+        optimizer.step()
+        fresh.step()
         assert not differing(late.detach().numpy(), alone.detach().numpy()).any()
 
 
@@ -164,7 +167,8 @@ def test_a_parameter_without_gradient_is_skipped(row):
     late = torch.nn.Parameter(torch.ones(3))
     late.grad = torch.ones(3)
     p.grad = None
-    optimizer.step(), row.torch([late]).step()
+    optimizer.step()
+    row.torch([late]).step()
     assert torch.equal(q.detach(), late.detach())
 
 
