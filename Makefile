@@ -1,12 +1,15 @@
 # Everything needs Python 3.11 and pip only; `make newest` Python 3.12 as well.
 PYTHON ?= python3.11
-PYTHON_NEWEST ?= $(shell python3.12 -V >/dev/null 2>&1 && echo python3.12 || ls $(HOME)/.pyenv/versions/3.12.*/bin/python 2>/dev/null | tail -n 1)
+# A Python of this version, on the PATH or of pyenv.
+find = $(shell python$(1) -V >/dev/null 2>&1 && echo python$(1) || ls $(HOME)/.pyenv/versions/$(1).*/bin/python 2>/dev/null | tail -n 1)
+PYTHON_NEWEST ?= $(call find,3.12)
+WHEEL_PYTHONS ?= $(or $(call find,3.11),python3.11) $(or $(call find,3.12),python3.12) $(or $(call find,3.13),python3.13)
 VENV := .venv
 NEWEST := .venv-newest
 JOBS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 
-.PHONY: parity test bench docs lint exhaustive newest clean
+.PHONY: parity test bench docs lint exhaustive newest wheels clean
 
 parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
@@ -27,8 +30,11 @@ exhaustive: $(VENV)/.installed  ## every test, with every row x dtype x stream x
 	mkdir -p out
 	$(PYTEST) --exhaustive --durations=5 2>&1 | tee out/exhaustive.log
 
+wheels: $(VENV)/.installed  ## the wheel, installed and tried on Python 3.11, 3.12 and 3.13; torch on 3.11
+	$(VENV)/bin/python -m tools.wheels $(WHEEL_PYTHONS) --torch 3.11
+
 newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed hashes, and the canaries
-	$(NEWEST)/bin/optparity golden check optparity/parity/golden.json
+	$(NEWEST)/bin/optparity golden check
 	$(NEWEST)/bin/python -m pytest parity_tests/parity/test_canaries.py -k "not torch"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
