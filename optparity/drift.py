@@ -1,7 +1,7 @@
 """How far the stock implementations are from the contract, measured; `optparity drift` writes it down."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from .parity.bits import ulp_distance
 from .parity.compare import compare_all
 from .parity.reports import Report
 from .parity.streams import gradients, parameters
-from .registry import DTYPES, OPTIMIZERS, Row
+from .registry import DTYPES, OPTIMIZERS, Optimizer, Row
 
 ELEMENTS = 1003
 FLAVOURS = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
@@ -131,57 +131,73 @@ def schedulers(steps: int) -> list[tuple[str, str, int, int]]:
     return rows
 
 
+PAGE = """\
+# How far torch.optim and optax are
+
+`torch_ref` and `jaxopt_impl` round each operation once. torch.optim and optax compute the same formulas, in another
+order or with other roundings. That is no fault of theirs, but their bits differ. This page shows how far apart they
+end.
+
+All took {steps:,} steps with the same normal gradients, on {elements:,} parameters. The first number is the share
+of parameters whose bits differ from those of `torch_ref` after the last step. The second is the largest distance in
+*ulp*: 1 ulp apart are neighbours, with no number of the format between them. Parameters near zero dominate it.
+Brackets name the configuration, and torch.optim and optax run in the nearest one that they have.
+
+Written by `optparity drift docs/drift.md`, on:
+
+{machine}
+
+{distances}
+
+## Why
+
+{reasons}
+
+An *FMA* computes a product and a sum with one rounding. *Contracts* means that a compiler makes FMAs.
+
+torch's fused kernels make other FMAs than its for-loop, and others in the last elements of a tensor than in the
+rest. In torch 2.13 fused SGD leaves parts of half-precision tensors as they were (pytorch#191763). In half
+precision, torch.optim and optax round where a tensor is stored; `torch_ref` and `jaxopt_impl` round after each
+operation.
+
+## Learning rates
+
+`torch_ref.ScheduleLR(optimizer, jax.jit(schedule))` has the bits of the schedule. The nearest schedulers of torch,
+over as many steps:
+
+{rates}
+
+torch computes most of these from the last learning rate, in float64. optax computes them from the count, in float32.
+"""
+
+
 def page(drifts: list[Drift], steps: int) -> str:
     """The Markdown page."""
-    lines = [
-        "# How far torch.optim and optax are",
-        "",
-        "`torch_ref` and `jaxopt_impl` round each operation once. torch.optim and optax compute the same formulas, in another",
-        "order or with other roundings. That is no fault of theirs, but their bits differ. This page shows how far apart they",
-        "end.",
-        "",
-        f"All took {steps:,} steps with the same normal gradients, on {ELEMENTS:,} parameters. The first number is the share",
-        "of parameters whose bits differ from those of `torch_ref` after the last step. The second is the largest distance in",
-        "*ulp*: 1 ulp apart are neighbours, with no number of the format between them. Parameters near zero dominate it.",
-        "Brackets name the configuration, and torch.optim and optax run in the nearest one that they have.",
-        "",
-        "Written by `optparity drift docs/drift.md`, on:",
-        "",
-        *(f"- {what}: {found}" for what, found in machine()),
-        "",
-        f"| optimizer | dtype | {' | '.join(f'torch.optim {name}' for name in FLAVOURS)} | optax |",
-        "|---|---|" + "---|" * (len(FLAVOURS) + 1),
-    ]
-    for drift in drifts:
-        row = f"`{drift.optimizer}` ({OPTIMIZERS[drift.optimizer].drift_row})"
-        lines.append(f"| {row} | {drift.dtype} | {' | '.join(_cell(drift.reports[name]) for name in (*FLAVOURS, 'optax'))} |")
-    lines += ["", "## Why", "", "| optimizer | torch.optim | optax |", "|---|---|---|"]
-    lines += [
-        f"| `{name}` | {entry.stock_torch.drifts if entry.stock_torch else 'none'} | {entry.stock_optax.drifts} |"
-        for name, entry in OPTIMIZERS.items()
-    ]
-    lines += [
-        "",
-        "An *FMA* computes a product and a sum with one rounding. *Contracts* means that a compiler makes FMAs.",
-        "",
-        "torch's fused kernels make other FMAs than its for-loop, and others in the last elements of a tensor than in the",
-        "rest. In torch 2.13 fused SGD leaves parts of half-precision tensors as they were (pytorch#191763). In half",
-        "precision, torch.optim and optax round where a tensor is stored; `torch_ref` and `jaxopt_impl` round after each",
-        "operation.",
-        "",
-        "## Learning rates",
-        "",
-        "`torch_ref.ScheduleLR(optimizer, jax.jit(schedule))` has the bits of the schedule. The nearest schedulers of torch,",
-        "over as many steps:",
-        "",
-        "| optax | torch.optim.lr_scheduler | steps that differ in float32 | largest distance |",
-        "|---|---|---|---|",
-        *(f"| {ours} | {theirs} | {differ} of {steps:,} | {ulp:.1g} ulp |" for ours, theirs, differ, ulp in schedulers(steps)),
-        "",
-        "torch computes most of these from the last learning rate, in float64. optax computes them from the count, in float32.",
-        "",
-    ]
-    return "\n".join(lines)
+    return PAGE.format(
+        steps=steps,
+        elements=ELEMENTS,
+        machine="\n".join(f"- {what}: {found}" for what, found in machine()),
+        distances=_table(["optimizer", "dtype", *(f"torch.optim {name}" for name in FLAVOURS), "optax"], map(_distances, drifts)),
+        reasons=_table(["optimizer", "torch.optim", "optax"], map(_reasons, OPTIMIZERS.values())),
+        rates=_table(
+            ["optax", "torch.optim.lr_scheduler", "steps that differ in float32", "largest distance"],
+            ([ours, theirs, f"{differ} of {steps:,}", f"{ulp:.1g} ulp"] for ours, theirs, differ, ulp in schedulers(steps)),
+        ),
+    )
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    ruled = f"|{'---|' * len(headers)}"
+    return "\n".join([f"| {' | '.join(headers)} |", ruled, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _distances(drift: Drift) -> list[str]:
+    row = f"`{drift.optimizer}` ({OPTIMIZERS[drift.optimizer].drift_row})"
+    return [row, drift.dtype, *(_cell(drift.reports[name]) for name in (*FLAVOURS, "optax"))]
+
+
+def _reasons(entry: Optimizer) -> list[str]:
+    return [f"`{entry.name}`", entry.stock_torch.drifts if entry.stock_torch else "none", entry.stock_optax.drifts]
 
 
 def _cell(report: Report | None) -> str:
