@@ -70,27 +70,28 @@ def try_python(python: Path, wheel: Path, folder: Path, with_torch: Sequence[str
     """The transforms alone, then the command."""
     version = run([str(python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], folder)[1]
     extras = "torch,cli" if version in with_torch else "cli"
-    results = []
-    for name, extra, command in (
-        ("alone", "", ["python", "-c", RULES_ALONE]),
-        ("whole", f"[{extras}]", WITH_TORCH if version in with_torch else WITHOUT_TORCH),
-    ):
-        console.print(f"Python {version}: optparity{extra}")
-        place = folder / f"{version}-{name}"
-        run([str(python), "-m", "venv", str(place / "venv")], folder)
-        pip = [str(place / "venv/bin/python"), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
-        status, said = run([*pip, f"{wheel}{extra}"], place)
-        about = ["-", "-", "-", ""]
-        if not status:
-            about = run([str(place / "venv/bin/python"), "-c", ABOUT], place)[1].split()
-            status, said = run([str(place / "venv/bin" / command[0]), *command[1:]], place)
-            if not about[-1].startswith(str(place)):
-                status, said = 1, f"optparity is imported from {about[-1]}"
-        shown = "import jaxopt_impl, one init" if name == "alone" else " ".join(command)
-        results.append(
-            Tried(*(about[:3] if about[0] != "-" else [version, "-", "-"]), shown, said.splitlines()[-1] if said else "", status)
-        )
-    return results
+    whole = WITH_TORCH if version in with_torch else WITHOUT_TORCH
+    return [
+        try_install(python, version, wheel, "", folder / f"{version}-alone", ["python", "-c", RULES_ALONE]),
+        try_install(python, version, wheel, f"[{extras}]", folder / f"{version}-whole", whole),
+    ]
+
+
+def try_install(python: Path, version: str, wheel: Path, extras: str, place: Path, command: Sequence[str]) -> Tried:
+    """A new environment with the wheel, and a command in it."""
+    console.print(f"Python {version}: optparity{extras}")
+    run([str(python), "-m", "venv", str(place)], place.parent)
+    binaries = place / "bin"
+    pip = [str(binaries / "python"), "-m", "pip", "install", "--quiet", "--constraint", str(ROOT / "constraints.txt")]
+    status, said = run([*pip, f"{wheel}{extras}"], place)
+    jax = torch = "-"
+    if not status:
+        version, jax, torch, where = run([str(binaries / "python"), "-c", ABOUT], place)[1].split()
+        status, said = run([str(binaries / command[0]), *command[1:]], place)
+        if not where.startswith(str(place)):
+            status, said = 1, f"optparity is imported from {where}"
+    shown = "the transforms alone" if command[0] == "python" else " ".join(command)
+    return Tried(version, jax, torch, shown, said.splitlines()[-1] if said else "", status)
 
 
 def run(command: Sequence[str], folder: Path) -> tuple[int, str]:
