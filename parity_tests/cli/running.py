@@ -1,6 +1,7 @@
 """How tests run the command: in this process, or as users do."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -41,3 +42,9 @@ def one_line(status, out, err, message):
     assert err.startswith("optparity: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def started(*command, **how):
+    """A process with pipes that hears Ctrl-C, which a job in a shell's background does not."""
+    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears, **how)

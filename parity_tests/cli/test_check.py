@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from optparity.parity import contexts
 from optparity.parity.reports import Difference, Report
 from optparity.registry import OPTIMIZERS, ROWS
 
-from .running import one_line, optparity
+from .running import one_line, optparity, started
 
 
 def plain_zero(x, *others):
@@ -172,9 +171,7 @@ def test_nothing_is_made_for_a_command_that_is_refused(monkeypatch, capsys, tmp_
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the children of a process are read from /proc")
 def test_ctrl_c_ends_the_processes_as_well():
     """Ctrl-C, which every process of the terminal gets, when the two that compute are there."""
-    command = [sys.executable, "-m", "optparity", "check", "rmsprop", "adam", "--jobs", "2"]
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (a shell's background job ignores it)
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heard)
+    run = started(sys.executable, "-m", "optparity", "check", "rmsprop", "adam", "--jobs", "2", start_new_session=True)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
     while len(children.read_text().split()) < 3:  # Python's tracker of resources is one
         assert run.poll() is None

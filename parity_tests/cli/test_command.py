@@ -17,7 +17,7 @@ from optparity.cli import _app, _errors, train
 from optparity.cli._app import COMMANDS
 from optparity.training import run as training
 
-from .running import hiding, one_line, optparity, subprocess_optparity
+from .running import hiding, one_line, optparity, started, subprocess_optparity
 
 
 def fails(error):
@@ -257,12 +257,11 @@ def test_output_that_has_no_utf_8(tmp_path):
 def test_ctrl_c_while_packages_are_imported(after):
     """numpy would make an ImportError of it, jax lose it or crash."""
     begin = "import sys; print('begun', flush=True)"
-    program = [sys.executable, "-c", f"{begin}\nfrom optparity.cli import main; main()", "check"]
-    run = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = started(sys.executable, "-c", f"{begin}\nfrom optparity.cli import main; main()", "check")
     assert run.stdout.readline() == "begun\n"
     time.sleep(after)
     run.send_signal(signal.SIGINT)
-    out, err = run.communicate(timeout=5)
+    out, err = run.communicate(timeout=60)
     assert (run.returncode, out, err) == (130, "", "optparity: interrupted\n")
 
 
