@@ -82,7 +82,7 @@ def test_a_partition_with_one_label():
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_a_schedule_goes_on_at_its_step(name):
     """SGD holds no step, so it is given; the learning rates that follow are those of the schedule from there on."""
-    arguments = {"momentum": 0.9, "dampening": 0.5} if name == "sgd" else {}
+    arguments = OPTIMIZERS[name].rows.get("dampening", {})
     schedule = jax.jit(optax.cosine_decay_schedule(0.1, 20))
     params = parameters(SIZES, "float32")
     drawn = list(itertools.islice(gradients("normal", params), BEFORE + AFTER))
@@ -91,7 +91,7 @@ def test_a_schedule_goes_on_at_its_step(name):
         scheduler = torch_ref.ScheduleLR(whole.optimizer, schedule)
         for t, gradient in enumerate(drawn):
             if t == BEFORE:
-                if name == "sgd":
+                if not OPTIMIZERS[name].has_step:
                     with pytest.raises(
                         ValueError, match=r"^SGD: its state holds no step, and the learning rate depends on it; step is needed"
                     ):

@@ -80,8 +80,7 @@ def test_ten_kills_do_not_change_a_bit(tmp_path):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resumed_is_as_if_never_stopped(optimizer, tmp_path):
     """Row "all" of each optimizer, on both sides, through a checkpoint in the middle of an epoch."""
-    label = "nesterov, all" if optimizer == "sgd" else "all"
-    what = {"task": "mlp", "optimizer": optimizer, "options": OPTIMIZERS[optimizer].rows[label], "gradients": "own"}
+    what = {"task": "mlp", "optimizer": optimizer, "options": OPTIMIZERS[optimizer].rows["all"], "gradients": "own"}
     whole = trained(tmp_path / "whole", 12, **what)
     trained(tmp_path / "parts", 7, **what)
     parts = trained(tmp_path / "parts", 12, resume=True, **what)
