@@ -12,7 +12,9 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import safetensors.numpy
 import torch
@@ -301,6 +303,14 @@ DAMAGED_SAFETENSORS = {
         "there is state of c, in no group",
     ),
     "an extra field": (lambda path, arrays, facts: arrays.update({"optimizer.ema.a.weight": arrays[WEIGHT]}), "Adam: .* has state 'ema'"),
+    "an extra hyper-parameter": (
+        lambda path, arrays, facts: arrays.update({"options.0.lr": np.float32(0.1)}),
+        "there are hyper-parameters that no group has: 0.lr",
+    ),
+    "a lost hyper-parameter": (
+        lambda path, arrays, facts: facts["groups"][0]["options"].update(lr={"array": "0.lr"}),
+        "its optparity metadata is damaged: KeyError: '0.lr'",
+    ),
     "no step": (lambda path, arrays, facts: (without(arrays, "optimizer.step"), facts), "optimizer.step is a count, or one for each group"),
     "a negative step": (
         lambda path, arrays, facts: arrays.update({"optimizer.step": np.int32(-1)}),
@@ -474,6 +484,37 @@ def test_like_a_scheduled_run(monkeypatch, capsys, tmp_path):
         assert status == 2
         assert err.startswith(f"optparity: {message}")
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("step", [3, np.int32(3), np.asarray(3), jnp.asarray(3)], ids=lambda step: type(step).__name__)
+def test_orbax_folders_of_other_programs_are_read(monkeypatch, capsys, tmp_path, step):
+    """They hold jax.Array, and numbers; what is no number is refused in one line."""
+    monkeypatch.chdir(tmp_path)
+    linear = torch.nn.Linear(3, 2)
+    torch.save({"model": linear.state_dict(), "optimizer": torch.optim.Adam(linear.parameters()).state_dict()}, "new.pt")
+    model = {"weight": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(2)}
+    tree = {"model": model, "optimizer": {"step": step, "exp_avg": model, "exp_avg_sq": model}}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "in", tree)
+        checkpointer.save(tmp_path / "noted", {**tree, "note": "mine"})
+    like = (*ADAM, "--like", "new.pt")
+    assert optparity(monkeypatch, capsys, "convert", "in", "out.pt", *like)[0] == 0
+    back = torch.load("out.pt", weights_only=True)["optimizer"]["state"]
+    assert torch.equal(back[0]["exp_avg"], torch.arange(6.0).reshape(2, 3))
+    assert back[1]["step"] == 3
+    run = subprocess_optparity("convert", "noted", "other.pt", *like)
+    assert run.returncode == 2
+    assert run.stderr.startswith("optparity: noted: it is no Orbax checkpoint, or a damaged one: ")
+    assert run.stderr.count("\n") == 1
+
+
+def test_two_hyper_parameters_of_one_name_are_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    named = changed(optimizer__param_groups__0__name={0: torch.ones(1), "0": torch.zeros(1)})
+    torch.save(named, "in.pt")
+    for out in OUTPUTS:
+        status, _, err = optparity(monkeypatch, capsys, "convert", "in.pt", out, *ADAM)
+        assert (status, err) == (2, f"optparity: {out}: two hyper-parameters are options.0.name.0.\n")
 
 
 def test_a_frozen_group_of_sgd_comes_back(monkeypatch, capsys, tmp_path):
