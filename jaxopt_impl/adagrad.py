@@ -1,6 +1,6 @@
-"""AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  Mirror: torch_ref/adagrad.py
+"""AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  In PyTorch: torch_ref/adagrad.py
 
-Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
+Gₜ = Gₜ₋₁ + gₜ²
 θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
 """
 
@@ -15,18 +15,18 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    sum: nx.Rounded  # [*p]  Gₜ, initial_accumulator_value at t = 0
-    step: nx.Count = None  # []  t, counted by the shell
+    sum: nx.Rounded  # shaped as p: Gₜ, initial_accumulator_value at t = 0
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     lr_decay: nx.Number  # δ
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     eps: nx.Number  # ε
     eps_in_sqrt: bool
     maximize: bool
-    t: nx.Number = 1  # set by the shell
+    t: nx.Number = 1  # t is set outside of the rule
     lr_t: nx.Number = 0.0  # ηₜ, set by prepare
 
 
@@ -34,6 +34,7 @@ def prepare(h):
     return h._replace(lr_t=h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr)
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g
@@ -65,18 +66,18 @@ def adagrad(
         lr_decay: δ >= 0; ηₜ is computed in float64 and rounded once.
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         initial_accumulator_value: G₀ >= 0.
-        eps: ε >= 0, inside the square root (outside, √Gₜ + ε, with `eps_in_sqrt=False`).
+        eps: ε >= 0, inside the square root (outside, √Gₜ + ε, with `eps_in_sqrt=False`). ε = 0 gives NaN where Gₜ = 0.
         eps_in_sqrt: where ε stands.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
-            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
+            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `sum` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
     Exactness: bit-equal to `torch_ref.AdaGrad` in all four dtypes; run on CPU, not yet on GPU or TPU.
-    Differs from: torch.optim.Adagrad (ε outside the root, 1e-10; FMAs), optax.adagrad (accumulator starts at 0.1, ε = 1e-7; rsqrt;
-        no update where Gₜ = 0).
-    Source: Duchi, Hazan & Singer 2011, section 1 (figure 1, diagonal form).
+    Differs from: torch.optim.Adagrad (FMAs; `eps=1e-10, eps_in_sqrt=False` is its rule), optax.adagrad (accumulator starts at 0.1,
+        ε = 1e-7; rsqrt; no update where Gₜ = 0).
+    Source: Duchi, Hazan & Singer 2011, the diagonal form (its δ is ε here, outside the root); `lr_decay` is torch.optim's.
     Example:
         >>> import jax.numpy as jnp
         >>> tx = adagrad(0.5, eps=0.0)

@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2015, arXiv 1412.6980), AMSGrad (Reddi et al. 2018), AdamW (Loshchilov & Hutter 2019).  Mirror: torch_ref/adam.py
+"""Adam (Kingma & Ba 2015, arXiv 1412.6980), AMSGrad (Reddi et al. 2018), AdamW (Loshchilov & Hutter 2019).  In PyTorch: torch_ref/adam.py
 
 mₜ = β₁ mₜ₋₁ + (1 − β₁) gₜ
 vₜ = β₂ vₜ₋₁ + (1 − β₂) gₜ²
@@ -17,10 +17,10 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    exp_avg: nx.Rounded  # [*p]  mₜ
-    exp_avg_sq: nx.Rounded  # [*p]  vₜ
-    max_exp_avg_sq: nx.Rounded | None  # [*p]  max(v₁ … vₜ)
-    step: nx.Count = None  # []  t, counted by the shell
+    exp_avg: nx.Rounded  # shaped as p: mₜ
+    exp_avg_sq: nx.Rounded  # shaped as p: vₜ
+    max_exp_avg_sq: nx.Rounded | None  # shaped as p: max(v₁ … vₜ)
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
@@ -32,7 +32,7 @@ class Hyper(NamedTuple):
     amsgrad: bool
     maximize: bool
     decoupled_weight_decay: bool
-    t: nx.Number = 1  # set by the shell
+    t: nx.Number = 1  # t is set outside of the rule
     step_size: nx.Number = 0.0  # ηₜ, set by prepare
     bc2_sqrt: nx.Number = 0.0  # cₜ, set by prepare
     decay: nx.Number = 0.0  # ηλ, set by prepare
@@ -44,6 +44,7 @@ def prepare(h):
     return h._replace(step_size=step_size, bc2_sqrt=bc2_sqrt, decay=h.lr * h.weight_decay)
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g
@@ -83,8 +84,8 @@ def adam(
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form; `adamw` has the other).
         amsgrad: divide by the root of the largest vₜ so far.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
-            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
+            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
@@ -125,8 +126,8 @@ def adamw(
         weight_decay: λ >= 0; ηλθ is subtracted from the parameter, ηλ computed in float64.
         amsgrad: divide by the root of the largest vₜ so far.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
-            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
+            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

@@ -1,4 +1,4 @@
-"""Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).  Mirror: torch_ref/lion.py
+"""Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).  In PyTorch: torch_ref/lion.py
 
 cₜ = β₁ mₜ₋₁ + (1 − β₁) gₜ
 θₜ₊₁ = θₜ − η (sign(cₜ) + λ θₜ)
@@ -16,8 +16,8 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    exp_avg: nx.Rounded  # [*p]  mₜ
-    step: nx.Count = None  # []  t, counted by the shell
+    exp_avg: nx.Rounded  # shaped as p: mₜ
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
@@ -28,6 +28,7 @@ class Hyper(NamedTuple):
     maximize: bool
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g
@@ -59,8 +60,8 @@ def lion(
         b2: 0 <= β₂ < 1, the decay of the average.
         weight_decay: λ >= 0; λθ is added to the sign, before η. The paper takes three to ten times AdamW's.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
-            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
+            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `exp_avg` follow each leaf; `step` is [].  Dtypes: float32, float64, bfloat16, float16; state in the leaf's
         dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

@@ -1,4 +1,4 @@
-"""Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  Mirror: torch_ref/momentum.py
+"""Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  In PyTorch: torch_ref/momentum.py
 
 vₜ = μ vₜ₋₁ − η gₜ
 θₜ₊₁ = θₜ + vₜ
@@ -15,17 +15,18 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Rounded  # [*p]  vₜ, 0 at t = 0
-    step: nx.Count = None  # []  t, counted by the shell
+    momentum_buffer: nx.Rounded  # shaped as p: vₜ, 0 at t = 0
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     momentum: nx.Number  # μ
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     maximize: bool
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g
@@ -52,8 +53,8 @@ def momentum(
         momentum: μ >= 0.
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
-            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
+            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

@@ -5,13 +5,16 @@ quotient into the next division, a division by a scalar or by a square root into
 drops a rounding or adds one. Three things stop it, and no other part of the package knows them:
 
 - `barrier` at a kernel's entry hides from the algebraic simplifier what the caller computed. It does not stop the FMA.
-- `fence(x) = x + copysign(0, x)` equals x for every x, and no compiler can know that: the added zero is sometimes -0.
+- `fence(x) = x + copysign(0, x)` equals x for every x, -0 too (where subnormals are not flushed). XLA does not simplify it: it may drop the
+  addition of -0, not of +0, and cannot tell which zero this is.
   A fenced product is no longer a product, so nothing merges with it; a fenced divisor is no longer a root.
-- A float32 array is divided by a scalar as a product with its reciprocal, both in float64: rounded, that is the quotient.
+- A float32 array is divided by a scalar as a product with its reciprocal, both in float64: rounded, that is the quotient
+  (`divided_by_scalar` has the proof).
 
-An `Rounded` remembers which operations XLA would fuse with its value (`Fuses`), and is fenced only before one of them.
+A `Rounded` remembers which operations XLA would fuse with its value (`Fuses`), and is fenced only before one of them.
 
-bfloat16 and float16 are computed in float32 and rounded after each operation, which is a fence by itself.
+bfloat16 and float16 are computed in float32 and rounded after each operation. That is a fence by itself, but for float16 products on
+processors that compute in float16 (see `_UNDER_ROUNDING`).
 """
 
 from __future__ import annotations
@@ -90,7 +93,10 @@ _UNDER_ROUNDING = {"bfloat16": Fuses.NOTHING, "float16": Fuses.ADD}
 
 
 class Rounded:
-    """A leaf on which + - * / round once, to its dtype; Python numbers and `Scalar`s are rounded to that dtype first."""
+    """A leaf on which + - * / round once, to `dtype`. `x` holds it, in float32 for bfloat16 and float16.
+
+    Python numbers and `Scalar`s are rounded to the dtype of `x` first.
+    """
 
     __slots__ = ("dtype", "fuses", "x")
     __array_ufunc__ = None  # so that a NumPy number on the left leaves the operation to us
@@ -125,7 +131,7 @@ class Rounded:
         return like.then(a.before(Fuses.SCALE) * b.before(Fuses.SCALE), fuses | _if_dropped(1, a, b))
 
     def __truediv__(self, other):
-        """For a divisor that is not negative, nor -0, as every divisor of a rule: the zero that is added to it has another's sign."""
+        """For divisors > 0 or +0 only, as those of every rule are: the zero of a divisor's fence has the sign of the numerator."""
         a, b, like = _meet(self, other)
         fuses, numerator = Fuses.DIVIDE | _if_dropped(1, a, b), a.before(Fuses.DIVIDE)
         if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
@@ -216,8 +222,8 @@ def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
 
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
-    number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. A rule
-    divides so √v by c <= 1, which is normal or 0.
+    number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. Rules
+    use it only for √v / c with c <= 1, so that the quotient is normal or 0.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""RMSProp (Tieleman & Hinton 2012; centered: Graves 2013, arXiv 1308.0850).  Mirror: torch_ref/rmsprop.py
+"""RMSProp (Tieleman & Hinton 2012; centered: Graves 2013, arXiv 1308.0850).  In PyTorch: torch_ref/rmsprop.py
 
 vₜ = α vₜ₋₁ + (1 − α) gₜ²
 θₜ₊₁ = θₜ − η gₜ / (√vₜ + ε)        centered: √(vₜ − aₜ²), aₜ = α aₜ₋₁ + (1 − α) gₜ
@@ -16,22 +16,23 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    square_avg: nx.Rounded  # [*p]  vₜ
-    momentum_buffer: nx.Rounded | None  # [*p]  bₜ
-    grad_avg: nx.Rounded | None  # [*p]  aₜ
-    step: nx.Count = None  # []  t, counted by the shell
+    square_avg: nx.Rounded  # shaped as p: vₜ
+    momentum_buffer: nx.Rounded | None  # shaped as p: bₜ
+    grad_avg: nx.Rounded | None  # shaped as p: aₜ
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     alpha: nx.Number  # α
     eps: nx.Number  # ε
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     momentum: nx.Number  # μ
     centered: bool
     maximize: bool
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g
@@ -73,8 +74,8 @@ def rmsprop(
         centered: divide by √(vₜ − aₜ²) + ε, with aₜ the running mean of the gradients: by their standard deviation. Where the gradients
             are nearly constant the difference cancels, and may round to less than 0: NaN, as in torch.optim.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
-            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
+            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `square_avg`, `momentum_buffer` and `grad_avg` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

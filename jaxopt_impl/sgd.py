@@ -1,4 +1,4 @@
-"""SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  Mirror: torch_ref/sgd.py
+"""SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  In PyTorch: torch_ref/sgd.py
 
 bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁, which is μ b₀ + 1 g₁ for b₀ = −0
 θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
@@ -15,18 +15,18 @@ from .transform import transform
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Rounded | None  # [*p]  bₜ, -0 at t = 0
-    step: nx.Count = None  # []  t, counted by the shell
+    momentum_buffer: nx.Rounded | None  # shaped as p: bₜ, -0 at t = 0
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     momentum: nx.Number  # μ
     dampening: nx.Number  # τ
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     nesterov: bool
     maximize: bool
-    first: bool = True  # t = 1, set by the shell
+    first: bool = True  # whether t = 1, set outside of the rule
     gradient_scale: nx.Number = 1.0  # 1 − τ, but 1 at t = 1; set by prepare
 
 
@@ -34,6 +34,7 @@ def prepare(h):
     return h._replace(gradient_scale=nx.where(h.first, 1.0, 1 - h.dampening)) if h.dampening else h
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g
@@ -67,8 +68,8 @@ def sgd(
         weight_decay: λ >= 0; λθ is added to the gradient (the L2 form).
         nesterov: look ahead; needs momentum > 0 and dampening = 0.
         maximize: ascend: the gradient is negated first.
-        accumulator_dtype: float32 keeps the state of half leaves, and their arithmetic, in float32; the update is rounded once. (The
-            string "float32" inside optax.inject_hyperparams, which takes jnp.float32 for a schedule.)
+        accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
+            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `momentum_buffer` (before the first step −0) follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.

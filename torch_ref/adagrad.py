@@ -1,6 +1,6 @@
-"""AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  Mirror: jaxopt_impl/adagrad.py
+"""AdaGrad (Duchi, Hazan & Singer 2011, JMLR 12:2121).  In JAX: jaxopt_impl/adagrad.py
 
-Gₜ = Gₜ₋₁ + gₜ ⊙ gₜ
+Gₜ = Gₜ₋₁ + gₜ²
 θₜ₊₁ = θₜ − ηₜ gₜ / √(Gₜ + ε),   ηₜ = η / (1 + (t − 1) δ)
 """
 
@@ -12,18 +12,18 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    sum: nx.Rounded  # [*p]  Gₜ, initial_accumulator_value at t = 0
-    step: nx.Count = None  # []  t, counted by the shell
+    sum: nx.Rounded  # shaped as p: Gₜ, initial_accumulator_value at t = 0
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     lr_decay: nx.Number  # δ
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     eps: nx.Number  # ε
     eps_in_sqrt: bool
     maximize: bool
-    t: nx.Number = 1  # set by the shell
+    t: nx.Number = 1  # t is set outside of the rule
     lr_t: nx.Number = 0.0  # ηₜ, set by prepare
 
 
@@ -31,6 +31,7 @@ def prepare(h):
     return h._replace(lr_t=h.lr / (1 + (h.t - 1) * h.lr_decay) if h.lr_decay else h.lr)
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g

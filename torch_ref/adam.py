@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2015, arXiv 1412.6980), AMSGrad (Reddi et al. 2018), AdamW (Loshchilov & Hutter 2019).  Mirror: jaxopt_impl/adam.py
+"""Adam (Kingma & Ba 2015, arXiv 1412.6980), AMSGrad (Reddi et al. 2018), AdamW (Loshchilov & Hutter 2019).  In JAX: jaxopt_impl/adam.py
 
 mₜ = β₁ mₜ₋₁ + (1 − β₁) gₜ
 vₜ = β₂ vₜ₋₁ + (1 − β₂) gₜ²
@@ -16,10 +16,10 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    exp_avg: nx.Rounded  # [*p]  mₜ
-    exp_avg_sq: nx.Rounded  # [*p]  vₜ
-    max_exp_avg_sq: nx.Rounded | None  # [*p]  max(v₁ … vₜ)
-    step: nx.Count = None  # []  t, counted by the shell
+    exp_avg: nx.Rounded  # shaped as p: mₜ
+    exp_avg_sq: nx.Rounded  # shaped as p: vₜ
+    max_exp_avg_sq: nx.Rounded | None  # shaped as p: max(v₁ … vₜ)
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
@@ -31,7 +31,7 @@ class Hyper(NamedTuple):
     amsgrad: bool
     maximize: bool
     decoupled_weight_decay: bool
-    t: nx.Number = 1  # set by the shell
+    t: nx.Number = 1  # t is set outside of the rule
     step_size: nx.Number = 0.0  # ηₜ, set by prepare
     bc2_sqrt: nx.Number = 0.0  # cₜ, set by prepare
     decay: nx.Number = 0.0  # ηλ, set by prepare
@@ -43,6 +43,7 @@ def prepare(h):
     return h._replace(step_size=step_size, bc2_sqrt=bc2_sqrt, decay=h.lr * h.weight_decay)
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g

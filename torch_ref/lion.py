@@ -1,4 +1,4 @@
-"""Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).  Mirror: jaxopt_impl/lion.py
+"""Lion (Chen et al. 2023, arXiv 2302.06675, algorithm 2).  In JAX: jaxopt_impl/lion.py
 
 cₜ = β₁ mₜ₋₁ + (1 − β₁) gₜ
 θₜ₊₁ = θₜ − η (sign(cₜ) + λ θₜ)
@@ -13,8 +13,8 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    exp_avg: nx.Rounded  # [*p]  mₜ
-    step: nx.Count = None  # []  t, counted by the shell
+    exp_avg: nx.Rounded  # shaped as p: mₜ
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
@@ -25,6 +25,7 @@ class Hyper(NamedTuple):
     maximize: bool
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g

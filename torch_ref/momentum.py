@@ -1,4 +1,4 @@
-"""Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  Mirror: jaxopt_impl/momentum.py
+"""Momentum in the velocity form (Polyak 1964, as written by Sutskever et al. 2013).  In JAX: jaxopt_impl/momentum.py
 
 vₜ = μ vₜ₋₁ − η gₜ
 θₜ₊₁ = θₜ + vₜ
@@ -12,17 +12,18 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Rounded  # [*p]  vₜ, 0 at t = 0
-    step: nx.Count = None  # []  t, counted by the shell
+    momentum_buffer: nx.Rounded  # shaped as p: vₜ, 0 at t = 0
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     momentum: nx.Number  # μ
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     maximize: bool
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g

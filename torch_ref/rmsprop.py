@@ -1,4 +1,4 @@
-"""RMSProp (Tieleman & Hinton 2012; centered: Graves 2013, arXiv 1308.0850).  Mirror: jaxopt_impl/rmsprop.py
+"""RMSProp (Tieleman & Hinton 2012; centered: Graves 2013, arXiv 1308.0850).  In JAX: jaxopt_impl/rmsprop.py
 
 vₜ = α vₜ₋₁ + (1 − α) gₜ²
 θₜ₊₁ = θₜ − η gₜ / (√vₜ + ε)        centered: √(vₜ − aₜ²), aₜ = α aₜ₋₁ + (1 − α) gₜ
@@ -13,22 +13,23 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    square_avg: nx.Rounded  # [*p]  vₜ
-    momentum_buffer: nx.Rounded | None  # [*p]  bₜ
-    grad_avg: nx.Rounded | None  # [*p]  aₜ
-    step: nx.Count = None  # []  t, counted by the shell
+    square_avg: nx.Rounded  # shaped as p: vₜ
+    momentum_buffer: nx.Rounded | None  # shaped as p: bₜ
+    grad_avg: nx.Rounded | None  # shaped as p: aₜ
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     alpha: nx.Number  # α
     eps: nx.Number  # ε
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     momentum: nx.Number  # μ
     centered: bool
     maximize: bool
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g

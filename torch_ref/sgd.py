@@ -1,4 +1,4 @@
-"""SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  Mirror: jaxopt_impl/sgd.py
+"""SGD with the momentum of torch.optim (Sutskever et al. 2013, ICML, with dampening).  In JAX: jaxopt_impl/sgd.py
 
 bₜ = μ bₜ₋₁ + (1 − τ) gₜ,   b₁ = g₁, which is μ b₀ + 1 g₁ for b₀ = −0
 θₜ₊₁ = θₜ − η bₜ            Nesterov: θₜ₊₁ = θₜ − η (gₜ + μ bₜ)
@@ -12,18 +12,18 @@ from .optimizer import RoundedOnce
 
 
 class State(NamedTuple):
-    momentum_buffer: nx.Rounded | None  # [*p]  bₜ, -0 at t = 0
-    step: nx.Count = None  # []  t, counted by the shell
+    momentum_buffer: nx.Rounded | None  # shaped as p: bₜ, -0 at t = 0
+    step: nx.Count = None  # t, a scalar that is counted outside of the rule
 
 
 class Hyper(NamedTuple):
     lr: nx.Number  # η
     momentum: nx.Number  # μ
     dampening: nx.Number  # τ
-    weight_decay: nx.Number
+    weight_decay: nx.Number  # λ
     nesterov: bool
     maximize: bool
-    first: bool = True  # t = 1, set by the shell
+    first: bool = True  # whether t = 1, set outside of the rule
     gradient_scale: nx.Number = 1.0  # 1 − τ, but 1 at t = 1; set by prepare
 
 
@@ -31,6 +31,7 @@ def prepare(h):
     return h._replace(gradient_scale=nx.where(h.first, 1.0, 1 - h.dampening)) if h.dampening else h
 
 
+# The rule on one array: gradient g, parameter p, state s, hyper-parameters h. One that only the run will tell counts as true.
 def step(g, p, s, h):
     if h.maximize:
         g = -g
