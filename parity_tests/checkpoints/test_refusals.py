@@ -1,5 +1,6 @@
 """What `optparity convert` refuses: in one line, with nothing written, and nothing in the file executed."""
 
+import asyncio
 import json
 import os
 import pickle
@@ -13,7 +14,7 @@ import safetensors.numpy
 import torch
 
 import torch_ref
-from optparity.checkpoints import convert
+from optparity.checkpoints import convert, orbax_folder
 from optparity.checkpoints.checkpoint import Given
 
 from ..cli.running import optparity, subprocess_optparity
@@ -242,6 +243,22 @@ def test_reads_that_end_late_are_not_told(tmp_path):
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith(f"optparity: {tmp_path}/in: it is no Orbax checkpoint, or a damaged one: ")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_failed_read_is_told_when_all_have_ended():
+    """What the test above sees only where a read happens to end late."""
+    ended = []
+
+    async def read(i):
+        await asyncio.sleep(0.01 * i)
+        ended.append(i)
+        if i == 0:
+            raise ValueError("the first")
+        return [i]
+
+    with pytest.raises(ValueError, match="the first"):
+        asyncio.run(orbax_folder._all([read(i) for i in range(3)]))
+    assert ended == [0, 1, 2]
 
 
 def test_two_hyper_parameters_of_one_name_are_refused(monkeypatch, capsys, tmp_path):
