@@ -83,6 +83,8 @@ def checkpoint(arrays: Mapping[str, np.ndarray], document: Any, given: Given) ->
     if document is not None and given.like is not None:
         raise ValueError("--like: this checkpoint has groups of its own.")
     known = _facts_like(given) if document is None else _facts(document, options)
+    if options:
+        raise ValueError(f"there are hyper-parameters that no group has: {', '.join(sorted(options)[:5])}.")
     if sorted(known.model or []) != sorted(model):
         differing = sorted({*(known.model or [])} ^ model.keys())
         raise ValueError(f"the model's tensors are not those that were saved: {', '.join(differing)}.")
@@ -104,6 +106,8 @@ def _parts(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 def _encoded(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """An option of a group as JSON: what JSON does not know is under the name of its kind, and a tensor is put into `arrays`."""
     if is_tensor(value):
+        if path in arrays:
+            raise ValueError(f"two hyper-parameters are options.{path}.")
         arrays[path] = to_numpy(value)
         return {"array": path}
     if isinstance(value, list | tuple):
@@ -113,18 +117,19 @@ def _encoded(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     return value
 
 
-def _decoded(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+def _decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The inverse of `_encoded`, which takes what it needs out of `arrays`."""
     if not isinstance(value, dict):
         return value
     ((kind, items),) = value.items()
     if kind == "array":
-        return to_torch(arrays[items], copy=True)
+        return to_torch(arrays.pop(items), copy=True)
     if kind == "dict":
         return {_decoded(key, arrays): _decoded(item, arrays) for key, item in items}
     return {"list": list, "tuple": tuple}[kind](_decoded(item, arrays) for item in items)
 
 
-def _facts(document: Any, options: Mapping[str, np.ndarray]) -> Facts:
+def _facts(document: Any, options: dict[str, np.ndarray]) -> Facts:
     """The facts that JSON holds.
 
     Raises: ValueError where they are damaged.
@@ -142,7 +147,7 @@ def _facts(document: Any, options: Mapping[str, np.ndarray]) -> Facts:
         raise ValueError(f"its {KEY} metadata is damaged: {type(error).__name__}: {error}.") from None
 
 
-def _group(document: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Group:
+def _group(document: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Group:
     options = {key: _decoded(value, arrays) for key, value in document["options"].items()}
     group = Group(document["optimizer"], options, tuple(document["params"]), document["step_kind"])
     if group.step_kind not in STEP_KINDS or not isinstance(group.optimizer, str):

@@ -56,15 +56,18 @@ def _restored(path: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _checkpointer() -> Any:
+    import jax
     import orbax.checkpoint as ocp
 
-    registry = ocp.type_handlers.create_type_handler_registry((np.ndarray, _handler()))
+    kinds = {np.ndarray: "np.ndarray", jax.Array: "jax.Array", int: "scalar"}  # Orbax's own names of what a folder may hold
+    handlers = [(kind, _handler()(name)) for kind, name in kinds.items()]
+    registry = ocp.type_handlers.create_type_handler_registry(*handlers, (str, ocp.type_handlers.StringHandler()))
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry))
 
 
 @cache
 def _handler() -> Any:
-    """Orbax's handler of NumPy arrays, which waits for every read before it says that one has failed.
+    """Orbax's handler of NumPy arrays, for any kind of array, which waits for every read before it says that one has failed.
 
     Else the reads that are still under way would end after their event loop, each with a traceback. And nothing changes the arrays while
     they are written, so that it need not copy them first: less memory by the checkpoint's size.
@@ -72,6 +75,13 @@ def _handler() -> Any:
     import orbax.checkpoint as ocp
 
     class Waiting(ocp.type_handlers.NumpyHandler):
+        def __init__(self, kind: str):
+            super().__init__(deepcopy_host_arrays=False)
+            self._kind = kind
+
+        def typestr(self) -> str:
+            return self._kind
+
         async def metadata(self, infos: Any) -> Any:
             one = super().metadata
             return await _all([one([info]) for info in infos])
@@ -80,7 +90,7 @@ def _handler() -> Any:
             one = super().deserialize
             return await _all([one([info], args and [args[i]]) for i, info in enumerate(infos)])
 
-    return Waiting(deepcopy_host_arrays=False)
+    return Waiting
 
 
 async def _all(reads: list[Any]) -> list[Any]:
