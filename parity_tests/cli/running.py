@@ -1,7 +1,6 @@
 """How tests run the command: in this process, or as users do."""
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -46,5 +45,6 @@ def one_line(status, out, err, message):
 
 def started(*command, **how):
     """A process with pipes that hears Ctrl-C, which a job in a shell's background does not."""
-    hears = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears, **how)
+    hears = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", hears, *command]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)

@@ -7,6 +7,7 @@ import pytest
 
 from optparity.parity import golden
 
+from ..sampling import EXHAUSTIVE
 from .running import one_line, optparity, subprocess_optparity
 
 GOLDEN = files("optparity.parity") / "golden.json"
@@ -31,8 +32,8 @@ def test_a_broken_golden_file(monkeypatch, capsys, tmp_path):
     ("side", "environment"),
     [
         ("torch", {"ATEN_CPU_CAPABILITY": "default"}),
-        ("torch", {"ATEN_CPU_CAPABILITY": "avx2"}),
-        ("jax", {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"}),
+        pytest.param("torch", {"ATEN_CPU_CAPABILITY": "avx2"}, marks=EXHAUSTIVE),
+        pytest.param("jax", {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"}, marks=EXHAUSTIVE),
         ("jax", {"XLA_FLAGS": ""}),
     ],
     ids=lambda value: value if isinstance(value, str) else "=".join(*value.items()),

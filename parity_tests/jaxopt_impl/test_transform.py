@@ -277,7 +277,7 @@ def unfenced(row, lr):
     arguments = {**row.arguments, "learning_rate": lr}
 
     class Bare:
-        where, maximum = staticmethod(jnp.where), staticmethod(jnp.maximum)
+        where, maximum, sign = staticmethod(jnp.where), staticmethod(jnp.maximum), staticmethod(jnp.sign)
         sqrt = staticmethod(lambda x: math.sqrt(x) if isinstance(x, float) else jnp.sqrt(x))
         power = staticmethod(lambda base, t: base**t)
 

@@ -1,5 +1,7 @@
 """Whole runs: the same bits on both sides, and what is learned."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -8,13 +10,16 @@ from optparity.training import run
 from optparity.training.tasks import TASKS
 
 from ..cli.running import optparity
+from ..sampling import sampled
 from .runs import SMALLER, trained
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "optimizer"),
+    sampled(product(TASKS, OPTIMIZERS), lambda task, optimizer: task == "mlp" or optimizer == "adam"),
+)
 def test_shared_gradients_keep_every_bit(task, optimizer, tmp_path):
     """300 steps at the documented settings: every bit of parameters and state, at every step."""
     training = trained(tmp_path / "run", 300, task=task, optimizer=optimizer, settings=SMALLER.get(task, {}))
@@ -25,7 +30,7 @@ def test_shared_gradients_keep_every_bit(task, optimizer, tmp_path):
     assert result["held_out"]["jax"] < 0.9 * training.lines[0].loss["torch"]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", sampled(zip(OPTIMIZERS), lambda optimizer: optimizer == "adam"))
 @pytest.mark.parametrize(("task", "steps"), [("mlp", 1000), ("gpt", 100)])
 def test_own_gradients_part_and_both_sides_learn(task, steps, optimizer, tmp_path):
     """At the documented settings: the classifier to 95 % of what is held out, the GPT below the entropy of its text, in both frameworks."""
