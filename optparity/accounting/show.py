@@ -25,7 +25,7 @@ def read(name: str) -> dict[str, Any]:
     try:
         if not Path(name).is_file():
             raise ValueError(f"unknown preset {name!r}, and no file of that name; one of {', '.join(PRESETS)} is needed.")
-        text = Path(name).read_text()
+        text = Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{name[:100]} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:

@@ -66,7 +66,7 @@ def _hash(side: str, configuration: dict[str, Any]) -> dict[str, Any]:
 def _read(file: Path | None) -> dict[str, Any]:
     source = file or PACKAGED
     try:
-        document = json.loads(source.read_text())
+        document = json.loads(source.read_text(encoding="utf-8"))
         hashing.validate(document)
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise BadInputError(f"{source} cannot be read as a golden file: {error}") from None
