@@ -163,7 +163,7 @@ class Rounded:
 class Scalar(Rounded):
     """A hyper-parameter known only at run time: float64 among its kind, rounded once where it meets a leaf.
 
-    Needs `jax.enable_x64(True)` around it, which the shell provides.
+    Needs `jax.enable_x64(True)` around it, which `transform` provides.
     """
 
     __slots__ = ("ahead",)

@@ -18,7 +18,7 @@ from optparity.registry import ROWS
 
 from .. import oracle
 
-ELEMENTS, STEPS = 7, 12
+ELEMENTS, STEPS = 13, 20
 CASES = [(row, dtype) for row in ROWS for dtype in row.dtypes]
 
 
