@@ -39,7 +39,7 @@ Count = jax.Array | None
 
 Number = Any  # a hyper-parameter: a float, an array [] or a schedule; in a kernel a float or a `Scalar`
 
-_SIGN_BIT = {"float32": np.int32(-(2**31)), "float64": np.int64(-(2**63))}
+_SIGN_BIT = {"float32": np.uint32(2**31), "float64": np.uint64(2**63)}  # unsigned: the TPU's compiler refuses int64 here
 
 
 def signed_zero(x: jax.Array, *others: jax.Array) -> jax.Array:

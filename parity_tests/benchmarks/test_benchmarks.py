@@ -96,7 +96,7 @@ def test_unfenced_is_unfenced_only_inside():
 
     with unfenced():
         inside = text()
-    for sign in ("512xi32", "512xf64", "optimization_barrier"):
+    for sign in ("512xui32", "512xf64", "optimization_barrier"):
         assert sign not in inside
         assert sign in text()
 

@@ -69,8 +69,8 @@ def test_scalars_keep_float64_until_they_meet_a_leaf(dtype):
     np.testing.assert_array_equal(np.asarray(jax.jit(added)(a, lr, wd)), expected)
     # This backend would not miss the fences on the two sides of the conversion; the text of the program holds them.
     ands = [line for line in jax.jit(added).lower(np.zeros(8, "f4"), lr, wd).as_text().splitlines() if "stablehlo.and" in line]
-    assert sum("tensor<i64>" in line for line in ands) == 1
-    assert sum("tensor<i32>" in line for line in ands) == 1
+    assert sum("tensor<ui64>" in line for line in ands) == 1
+    assert sum("tensor<ui32>" in line for line in ands) == 1
 
 
 def test_the_zero_carries_a_sign(dtype):
@@ -119,7 +119,7 @@ def test_the_zero_of_a_constant_is_no_fence():
     """A leaf, and its sum with a constant, are each fenced by a zero of their own. Not every XLA would merge the two constants."""
     step = lambda x: nx.unwrap(0.3 + (nx.wrap(x, "float32") + 0.1))  # noqa: E731
     text = jax.jit(step).lower(jax.ShapeDtypeStruct((8,), jnp.float32)).as_text()
-    assert sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines()) == 2
+    assert sum("stablehlo.and" in line and "8xui32" in line for line in text.splitlines()) == 2
 
 
 @pytest.mark.parametrize(("row", "dtype"), [(row, dtype) for row in ROWS for dtype in ("float32", "bfloat16", "float16")], ids=str)
@@ -128,7 +128,7 @@ def test_the_lowered_step_holds_its_fences(row, dtype):
     leaf = jax.ShapeDtypeStruct((8,), dtype)
     state = jax.eval_shape(row.tx.init, leaf)
     text = jax.jit(row.tx.update).lower(leaf, state, leaf).as_text()
-    signed_zeros = sum("stablehlo.and" in line and "8xi32" in line for line in text.splitlines())
+    signed_zeros = sum("stablehlo.and" in line and "8xui32" in line for line in text.splitlines())
     fences = row.entry.fences[row.label]
     in_float32 = dtype == "float32" or "accumulator_dtype" in row.arguments
     assert signed_zeros == (fences.float32 if in_float32 else fences.float16 if dtype == "float16" else 0)
