@@ -21,7 +21,8 @@ from .programs import Program
 from .targets import TARGETS
 
 WORKERS = 2
-_ERROR, _HLO, _NUMBERS, _PTX, _LAUNCHES = "error.txt", "hlo.txt", "numbers.json", ".ptx", "thunk_sequence.txt"
+_ERROR, _LOWERED, _HLO, _NUMBERS = "error.txt", "lowered.txt", "hlo.txt", "numbers.json"
+_PTX, _LAUNCHES = ".ptx", "thunk_sequence.txt"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Compiled:
         """Why it did not compile, in one line."""
         file = self.folder / _ERROR
         return file.read_text(encoding="utf-8") if file.exists() else None
+
+    @cached_property
+    def lowered(self) -> str:
+        """The program as the compiler was given it."""
+        return (self.folder / _LOWERED).read_text(encoding="utf-8")
 
     @cached_property
     def hlo(self) -> str:
@@ -145,9 +151,11 @@ def _compile(program: Program, name: str, devices: list, place: Path) -> None:
 
         function.__name__ = name
         arguments = _placed(built.arguments, devices if program.sharded else devices[:1])
-        compiled = jax.jit(function, donate_argnums=built.donated).lower(*arguments).compile()
+        lowered = jax.jit(function, donate_argnums=built.donated, keep_unused=True).lower(*arguments)
+        compiled = lowered.compile()
     if not {device for sharding in jax.tree.leaves(compiled.output_shardings) for device in sharding.device_set} <= set(devices):
         raise ValueError(f"{program.name}: jax compiled it for another device; it needs an argument that it uses.")
+    (place / _LOWERED).write_text(lowered.as_text(), encoding="utf-8")
     (place / _HLO).write_text(compiled.as_text() or "", encoding="utf-8")
     memory = compiled.memory_analysis()
     sizes = {field: getattr(memory, field) for field in dir(memory) if field.endswith("_in_bytes")}
