@@ -15,12 +15,18 @@ from .ptx import Instruction, Kernel, UnknownError
 
 WRONG_BY = 4
 _BUFFER = 40  # bits of an address that tell where in its buffer it is
-_ACCESS = re.compile(r"(?P<verb>ld|st)\.global(\.nc)?(\.v(?P<vector>[24]))?\.(?P<type>[busf]\d+)")
+ACCESS = re.compile(r"(?P<verb>ld|st)\.global(\.nc)?(\.v(?P<vector>[24]))?\.(?P<type>[busf]\d+)")
 _ADDRESS = re.compile(r"\[(?P<register>%\w+)(?:\+(?P<offset>-?\d+))?\]")
 _PARAMETER = re.compile(r"ld\.param(::entry)?\.[bu]64")
-# They end a thread, tell the next kernel that it may start, or make an address of an address.
+_BRANCHES = {"bra", "bra.uni"}
+_TO_GLOBAL = "cvta.to.global.u64"
+# They end a thread, wait for the kernel before, or tell the next one that it may start.
 _NOTHING = {"ret", "griddepcontrol.wait", "griddepcontrol.launch_dependents"}
-_SPECIAL = {"%tid.x", "%ctaid.x", "%ntid.x", "%nctaid.x"}
+
+
+def is_control(opcode: str) -> bool:
+    """Whether an instruction says where to go, or where something is, and computes nothing."""
+    return opcode in _BRANCHES | _NOTHING | {_TO_GLOBAL} or _PARAMETER.fullmatch(opcode) is not None
 
 
 class Memory:
@@ -101,17 +107,17 @@ class _Machine:
         guard = instruction.guard
         held = np.logical_xor(self.read(guard.lstrip("!"), "pred"), guard.startswith("!")) if guard else np.True_
         acting = self.here & held
-        if opcode in ("bra", "bra.uni"):
+        if opcode in _BRANCHES:
             (label,) = operands
             self.ahead[label] = self.ahead.get(label, np.False_) | acting
             self.here = self.here & ~acting
         elif opcode in OPERATIONS:
             self.compute(opcode, operands, acting)
-        elif access := _ACCESS.fullmatch(opcode):
+        elif access := ACCESS.fullmatch(opcode):
             self.move(access, operands, acting)
         elif _PARAMETER.fullmatch(opcode):
             self.write(operands[0], np.uint64(self.parameters[operands[1].strip("[]")]), acting)
-        elif opcode == "cvta.to.global.u64":
+        elif opcode == _TO_GLOBAL:
             self.write(operands[0], self.read(operands[1], "u64"), acting)
         elif opcode not in _NOTHING or guard:
             raise UnknownError("an instruction that is not known")
