@@ -22,7 +22,8 @@ from .targets import TARGETS
 
 WORKERS = 2
 _ERROR, _LOWERED, _HLO, _NUMBERS = "error.txt", "lowered.txt", "hlo.txt", "numbers.json"
-_PTX, _LAUNCHES = ".ptx", "thunk_sequence.txt"
+_PTX, _LAUNCHES, _BUFFERS = ".ptx", "thunk_sequence.txt", "buffers.txt"
+_DUMPED = {_PTX: None, ".thunk_sequence.txt": _LAUNCHES, "-buffer-assignment.txt": _BUFFERS}  # by the end of its name; None keeps it
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Compiled:
     def launches(self) -> str:
         """CUDA: XLA's list of the kernels that are started, in order."""
         return (self.folder / _LAUNCHES).read_text(encoding="utf-8")
+
+    @cached_property
+    def buffers(self) -> str:
+        """CUDA: XLA's plan of the memory."""
+        return (self.folder / _BUFFERS).read_text(encoding="utf-8")
 
     @cached_property
     def numbers(self) -> dict:
@@ -133,9 +139,9 @@ def _compile_here(target: str, folder: Path, dump: Path) -> None:
 def _keep(dump: Path, place: Path) -> None:
     """Move what is read of a dump to the program's folder, and leave the dump empty."""
     for file in dump.iterdir():
-        if file.name.endswith((_PTX, _LAUNCHES)) and file.stat().st_size:
-            name = file.name.rpartition(".jit_")[2].partition(".")[2]  # module_0001.jit_NAME.1.ptx
-            file.replace(place / name)
+        for ending, name in _DUMPED.items():
+            if file.name.endswith(ending) and file.stat().st_size:
+                file.replace(place / (name or file.name))
     shutil.rmtree(dump)
     dump.mkdir()
 
@@ -154,7 +160,7 @@ def _compile(program: Program, name: str, devices: list, place: Path) -> None:
         lowered = jax.jit(function, donate_argnums=built.donated, keep_unused=True).lower(*arguments)
         compiled = lowered.compile()
     if not {device for sharding in jax.tree.leaves(compiled.output_shardings) for device in sharding.device_set} <= set(devices):
-        raise ValueError(f"{program.name}: jax compiled it for another device; it needs an argument that it uses.")
+        raise ValueError(f"{program.name}: jax compiled it for another device; it needs an argument.")
     (place / _LOWERED).write_text(lowered.as_text(), encoding="utf-8")
     (place / _HLO).write_text(compiled.as_text() or "", encoding="utf-8")
     memory = compiled.memory_analysis()
