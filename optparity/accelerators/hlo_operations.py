@@ -65,7 +65,7 @@ ELEMENTWISE: dict[str, Callable] = {
     "select": lambda p, a, b: np.where(p, a, b)[()],
     "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
     "is-finite": np.isfinite,
-    "sign": lambda x: np.where((x == 0) | (x != x), x, np.copysign(x.dtype.type(1), x))[()],
+    "sign": lambda x: np.where((x == 0) | (x != x), x, np.copysign(x.dtype.type(1), x).astype(x.dtype))[()],
 }
 
 

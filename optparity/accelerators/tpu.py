@@ -12,7 +12,8 @@ from .hlo import Instruction
 
 _APPROXIMATE = {"divide", "sqrt", "rsqrt", "cbrt", "power", "exponential", "exponential-minus-one", "log", "log-plus-one"}
 _MOVES = {"bitcast", "broadcast", "copy", "copy-start", "copy-done", "reshape", "slice", "transpose", "get-tuple-element", "tuple"}
-_PASSES = _MOVES | {"multiply", "fusion", "parameter"}
+_PASSES = _MOVES | {"multiply", "add", "fusion", "parameter"}
+_COUNTS = {"convert", "bitcast-convert"}
 
 
 def problems(compiled: Compiled) -> list[str]:
@@ -24,12 +25,12 @@ def problems(compiled: Compiled) -> list[str]:
 
 
 def _relied_on(computations: dict[str, list[Instruction]]) -> Iterator[tuple[Instruction, Instruction]]:
-    """Each approximation that goes elsewhere than, scaled, to an integer, where it is corrected; with the instruction that takes it."""
+    """Each approximation that ends elsewhere than, scaled and shifted, in an integer, where it is corrected; with the instruction that takes it."""
     uses = _Uses(computations)
     for name, instructions in computations.items():
         for i in instructions:
             if i.opcode in _APPROXIMATE and i.results[0].dtype.kind not in "iu":
-                yield from ((i, user) for user in uses.of(name, i) if user.opcode != "convert" or user.results[0].dtype.kind not in "iu")
+                yield from ((i, user) for user in uses.of(name, i) if user.opcode not in _COUNTS or user.results[0].dtype.kind not in "iu")
 
 
 class _Uses:
