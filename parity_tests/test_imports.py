@@ -16,7 +16,7 @@ RULES = {
 }
 LOWER = BASE | RULES | {"optparity.registry"}
 MIDDLE = {"optparity.parity", "optparity.interop", "optparity.accounting", "optparity.models"}
-UPPER = {"optparity.checkpoints", "optparity.training", "optparity.check", "optparity.doctor", "optparity.drift"}
+UPPER = {"optparity.accelerators", "optparity.checkpoints", "optparity.training", "optparity.check", "optparity.doctor", "optparity.drift"}
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
 # What each part may import of ours, beside itself.
 MAY_IMPORT = {
@@ -40,10 +40,11 @@ MAY_IMPORT = {
     "optparity.interop": LOWER,
     "optparity.accounting": LOWER,
     "optparity.models": LOWER,
+    "optparity.accelerators": LOWER | MIDDLE,
     "optparity.checkpoints": LOWER | MIDDLE,
     "optparity.training": LOWER | MIDDLE,
     "optparity.check": LOWER | MIDDLE,
-    "optparity.doctor": LOWER | MIDDLE,
+    "optparity.doctor": LOWER | MIDDLE | {"optparity.accelerators"},
     "optparity.drift": LOWER | MIDDLE | {"optparity.doctor"},
     "optparity.cli": LOWER | MIDDLE | UPPER | {"optparity"},
     "optparity.__main__": {"optparity.cli"},

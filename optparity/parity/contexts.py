@@ -52,7 +52,9 @@ def _built(build, tx):
     return build(tx)
 
 
-def _train_step(tx):
+def train_step_of(tx):
+    """The update and apply_updates: `train_step(params, state, gradient) -> (params, state)`."""
+
     def train_step(params, state, gradient):
         updates, state = tx.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
@@ -68,7 +70,7 @@ def _one(train_step):
 
 
 def _eager(tx):
-    return _one(_train_step(tx))
+    return _one(train_step_of(tx))
 
 
 def _jit(tx):
@@ -82,11 +84,11 @@ def _jit(tx):
 
 
 def _jit_train_step(tx):
-    return _one(jax.jit(_train_step(tx), donate_argnums=(0, 1)))
+    return _one(jax.jit(train_step_of(tx), donate_argnums=(0, 1)))
 
 
 def _scan(tx):
-    train_step = _train_step(tx)
+    train_step = train_step_of(tx)
 
     @jax.jit
     def scan(params, state, gradients):
@@ -104,7 +106,7 @@ def _scan(tx):
 
 
 def _vmap(tx):
-    return _one(jax.jit(jax.vmap(_train_step(tx))))
+    return _one(jax.jit(jax.vmap(train_step_of(tx))))
 
 
 def _two_lanes(tree):
@@ -113,7 +115,7 @@ def _two_lanes(tree):
 
 
 def _product(tx):
-    train_step = _train_step(tx)
+    train_step = train_step_of(tx)
     return _one(jax.jit(lambda params, state, factors: train_step(params, state, jax.tree.map(jnp.multiply, *factors))))
 
 
@@ -134,7 +136,7 @@ def _constants(tx):
             state, seen = tx.init(params), []
             for gradient in gradients:
                 gradient = jax.tree.map(lambda g: jnp.full(g.shape, g.flat[0] if g.size else 0, g.dtype), gradient)
-                params, state = _train_step(tx)(params, state, gradient)
+                params, state = train_step_of(tx)(params, state, gradient)
                 seen.append((params, state))
             return seen
 
@@ -149,7 +151,7 @@ def _first_everywhere(tree):
 
 
 def _cond(tx):
-    train_step = _train_step(tx)
+    train_step = train_step_of(tx)
 
     @jax.jit
     def step(go, params, state, gradient):
