@@ -147,8 +147,10 @@ def _iota(i: Instruction) -> Callable:
 
 
 def _custom_call(i: Instruction) -> Callable:
-    """How a TPU's program takes 64 bits apart, which it has no other instruction for."""
+    """What a TPU's program has no instruction for: to take 64 bits apart, and memory that is written later."""
     target, to = i.attribute("custom_call_target"), _result(i).dtype
+    if target == "AllocateBuffer":
+        return lambda: np.zeros(_result(i).shape, to)
     if to.kind not in "iu" or target not in ("X64Combine", "X64SplitLow", "X64SplitHigh"):
         raise NotImplementedError(target)
     if target == "X64Combine":
