@@ -1,8 +1,9 @@
 """The rules once more, by people who have not read the kernels: one rounding per operation, done by MPFR, number by number.
 
-Each optimizer is a function of its name, `rule(g, p, state, t, **arguments) -> (u, state)`, over any kind of number. Two kinds are here:
+Each optimizer is a function of its name, `rule(g, p, state, t, **arguments) -> (u, state)`, over any kind of number. Three kinds are here:
 - `Rounded`: a number of float32 or float64 that rounds each result to nearest-even, and flushes what is too small. It says what the
   right bits are.
+- `Gradual`: the same where subnormals are kept, as IEEE 754 has it.
 - `Bounded`: the exact value (400 bits) with a bound on the error that `Rounded` can have collected on its way there. It says that the
   right bits are near the formula: running error analysis (Higham 2002, Accuracy and Stability, section 3.3), in which each operation
   adds at most u = 2^-precision relative to its result, and passes on the errors of its operands.
@@ -62,24 +63,27 @@ class Rounded:
 
     def constant(self, number: float):
         """A number as this format has it."""
-        return Rounded(self._of(number), self.format).into(self.format)
+        return type(self)(self._of(number), self.format).into(self.format)
 
     def into(self, fmt: Format):
         """The same number rounded to another format."""
-        return Rounded(self.value, fmt)._rounded(lambda value: value, self)
+        return type(self)(self.value, fmt)._rounded(lambda value: value, self)
 
     def _rounded(self, operation, *operands):
         operands = [o.value if isinstance(o, Rounded) else self._of(o) for o in operands]
-        with self.computed.context:
+        with self._context():
             value = self._flushed(operation(*(self._flushed(o) for o in operands)))
         if self.format.computed:
             with self.format.gradual:
                 value = +value
-        return Rounded(value, self.format)
+        return type(self)(value, self.format)
 
     def _of(self, number: float):
-        with self.computed.context:
+        with self._context():
             return +gmpy2.mpfr(number)
+
+    def _context(self):
+        return self.computed.context
 
     def _flushed(self, value):
         tiny = value != 0 and abs(value) < gmpy2.exp2(self.computed.least_normal)
@@ -100,7 +104,7 @@ class Rounded:
     __radd__, __rmul__ = __add__, __mul__
 
     def __neg__(self):
-        return Rounded(-self.value, self.format)  # a change of sign is no operation: it keeps subnormals
+        return type(self)(-self.value, self.format)  # a change of sign is no operation: it keeps subnormals
 
     def sqrt(self):
         return self._rounded(gmpy2.sqrt, self)
@@ -109,13 +113,23 @@ class Rounded:
         """±1; a zero and NaN as they are; what the processor flushes is a zero."""
         value = self._flushed(self.value)
         whole = value if value == 0 or gmpy2.is_nan(value) else gmpy2.copy_sign(gmpy2.mpfr(1), value)
-        return Rounded(whole, self.format)
+        return type(self)(whole, self.format)
 
     def largest(self, o):
         """The larger one; NaN if one is."""
         if gmpy2.is_nan(self.value):
             return self
         return o if gmpy2.is_nan(o.value) or o.value > self.value else self
+
+
+class Gradual(Rounded):
+    """A number of a format whose subnormals are kept: gradual underflow."""
+
+    def _context(self):
+        return self.computed.gradual
+
+    def _flushed(self, value):
+        return value
 
 
 class Bounded:
@@ -290,7 +304,7 @@ def _gradient(g, p, weight_decay, maximize):
 
 
 def walk(kind: type, optimizer: str, arguments: dict, params: np.ndarray, gradients: list[np.ndarray]) -> list[tuple[list, dict]]:
-    """Parameters and state after each step, as lists of numbers of a kind, `Rounded` or `Bounded`."""
+    """Parameters and state after each step, as lists of numbers of a kind."""
     own, rule = FORMATS[params.dtype.name], globals()[optimizer]
     arguments = dict(arguments)
     wide = FORMATS[arguments.pop("accumulator_dtype", params.dtype.name)]

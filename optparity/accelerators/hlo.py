@@ -1,68 +1,140 @@
-"""The text of an HLO program, taken apart: https://openxla.org/xla/operation_semantics"""
+"""What XLA's text says: the computations of an optimized program, instruction by instruction.
+
+    %add.1 = f32[1000]{0:T(1024)} add(%param_0, %broadcast.2), metadata={...}
+
+Layouts, tiles and memory spaces are read over: they say where numbers lie, not what they are.
+"""
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
-import ml_dtypes
-import numpy as np
-
-_COMPUTATION = re.compile(r"^(?P<entry>ENTRY )?%(?P<name>[\w.-]+) \(.*\) -> .* \{\n(?P<body>(?:  .*\n)*)\}", re.MULTILINE)
-_INSTRUCTION = re.compile(
-    r"^  (?:ROOT )?%(?P<name>[\w.-]+) = (?P<shape>\(.*?\)|\S+) (?P<opcode>[\w-]+)\((?P<operands>.*?)\)(?P<attributes>.*)$", re.MULTILINE
-)
-_COMMENT = re.compile(r"/\*.*?\*/")
-_SHAPE = re.compile(r"(\w+)\[([\d,]*)\]")
-_DTYPES = {
-    "pred": np.dtype(bool),
-    "bf16": np.dtype(ml_dtypes.bfloat16),
-    **{f"f{bits}": np.dtype(f"f{bits // 8}") for bits in (16, 32, 64)},
-    **{f"s{bits}": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)},
-    **{f"u{bits}": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)},
-}
-
-
-@dataclass(frozen=True)
-class Array:
-    """The dtype and the shape of a result."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
+_INSTRUCTION = re.compile(r"^\s*(ROOT )?%([\w.-]+) = (.*)$")
+_COMPUTATION = re.compile(r"^(ENTRY )?%([\w.-]+) \(.*\{$")
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_OPERAND = re.compile(r"%([\w.-]+)")
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """`name = shape opcode(operands), attributes`.
-
-    Attributes:
-        results: the one array that it makes, or those of its tuple.
-        is_tuple: whether that is a tuple.
-        operands: names of other instructions; of a parameter its number, of a constant its text.
-    """
+    """One line of a computation: its operands by name, its constant or number as `payload`, its attributes as `rest` of the line."""
 
     name: str
-    results: tuple[Array, ...]
-    is_tuple: bool
+    type: str
     opcode: str
-    operands: tuple[str, ...]
-    attributes: str
+    payload: str
+    rest: str
 
-    def attribute(self, name: str) -> str:
-        """The word that stands for an attribute. Raises: KeyError where it is not there."""
-        found = re.search(rf"\b{name}=%?([\w.-]+)", self.attributes)
-        if not found:
-            raise KeyError(f"{self.name} has no {name}")
-        return found[1]
+    @cached_property
+    def operands(self) -> tuple[str, ...]:
+        return tuple(_OPERAND.findall(self.payload))
+
+    @property
+    def is_tuple(self) -> bool:
+        return self.type.startswith("(")
+
+    @cached_property
+    def arrays(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Dtype and shape of the array, or of each array in a flat tuple."""
+        found = _ARRAY.findall(self.type)
+        return tuple((dtype, tuple(int(n) for n in shape.split(",") if n)) for dtype, shape in found)
+
+    @property
+    def dtype(self) -> str:
+        return self.arrays[0][0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.arrays[0][1]
+
+    def attribute(self, name: str) -> str | None:
+        """The text of an attribute, or None where the line has none."""
+        found = re.search(rf'(?:^|, ){name}=(\{{[^}}]*\}}|"[^"]*"|[^,]+)', self.rest)
+        return found and found[1]
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """The whole numbers of an attribute: `dimensions={0,1}`."""
+        return tuple(map(int, re.findall(r"-?\d+", self.attribute(name) or "")))
+
+    def computations(self, name: str) -> tuple[str, ...]:
+        """The computations that an attribute names: `calls=%a`, `branch_computations={%a, %b}`."""
+        return tuple(_OPERAND.findall(self.attribute(name) or ""))
 
 
-def computations(text: str) -> dict[str, list[Instruction]]:
-    """The computations of a program by name, the one that is called "ENTRY" there too; the last instruction is the result of each."""
-    return {
-        "ENTRY" if found["entry"] else found["name"]: [_instruction(line) for line in _INSTRUCTION.finditer(_COMMENT.sub("", found["body"]))]
-        for found in _COMPUTATION.finditer(text)
-    }
+@dataclass(frozen=True)
+class Computation:
+    """Instructions in the order of the text, in which operands come first; the last but for its name is `root`."""
+
+    name: str
+    instructions: tuple[Instruction, ...]
+    root: str
+
+    @cached_property
+    def parameters(self) -> list[Instruction]:
+        found = [i for i in self.instructions if i.opcode == "parameter"]
+        return sorted(found, key=lambda i: int(i.payload))
+
+    @cached_property
+    def by_name(self) -> dict[str, Instruction]:
+        return {i.name: i for i in self.instructions}
+
+    def dtypes(self, i: Instruction) -> set[str]:
+        """Of the operands and the results of one of its instructions."""
+        return {dtype for each in (i, *map(self.by_name.__getitem__, i.operands)) for dtype, _ in each.arrays}
 
 
-def _instruction(found: re.Match) -> Instruction:
-    results = tuple(Array(_DTYPES[dtype], tuple(map(int, filter(None, sizes.split(","))))) for dtype, sizes in _SHAPE.findall(found["shape"]))
-    operands = tuple(operand.strip().rpartition(" ")[2].lstrip("%") for operand in found["operands"].split(",") if operand.strip())
-    return Instruction(found["name"], results, found["shape"].startswith("("), found["opcode"], operands, found["attributes"])
+@dataclass(frozen=True)
+class Module:
+    """A program: its computations, and the name of the one that is entered."""
+
+    computations: dict[str, Computation]
+    entry: str
+
+    @property
+    def main(self) -> Computation:
+        return self.computations[self.entry]
+
+    @property
+    def instructions(self):
+        """Every instruction, of every computation."""
+        return [i for computation in self.computations.values() for i in computation.instructions]
+
+
+def parse(text: str) -> Module:
+    """The module that `compiled.as_text()` shows, or a file of `--xla_dump_hlo_as_text`. Raises ValueError where it is none."""
+    computations, entry, header, lines = {}, None, None, []
+    for line in text.splitlines():
+        if found := _COMPUTATION.match(line):
+            header, lines = found[2], []
+            entry = header if found[1] else entry
+        elif line.startswith("}") and header:
+            computations[header] = _computation(header, lines)
+            header = None
+        elif header and (found := _INSTRUCTION.match(line)):
+            lines.append(found)
+    if entry is None:
+        raise ValueError(f"no ENTRY computation in {text[:80]!r}: is it the text of an HLO module?")
+    return Module(computations, entry)
+
+
+def _computation(name: str, lines: list[re.Match]) -> Computation:
+    roots = [found[2] for found in lines if found[1]]
+    return Computation(name, tuple(_instruction(found[2], found[3]) for found in lines), roots[0])
+
+
+def _instruction(name: str, text: str) -> Instruction:
+    end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
+    opcode, bracket, _ = text[end:].strip().partition("(")
+    start = text.index(bracket, end)
+    stop = _closing(text, start)
+    return Instruction(name, text[:end], opcode, text[start + 1 : stop], text[stop + 1 :].removeprefix(", "))
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the bracket at `start` is closed."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if not depth:
+            return i
+    raise ValueError(f"a bracket is not closed: {text[:120]!r}")

@@ -2,18 +2,17 @@
 
 import json
 import warnings
+from collections.abc import Iterable
 from enum import StrEnum
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..parity import golden as hashing
-from ._console import console, need, progress, say, writable, write
+from ._console import need, progress, say, writable, write
 from ._errors import BadInputError
 
-PACKAGED = files("optparity.parity") / "golden.json"
 Action = StrEnum("Action", ["write", "check"])
 Side = StrEnum("Side", list(hashing.SIDES))
 
@@ -21,7 +20,7 @@ What = Annotated[Action, typer.Argument(help="Write this machine's hashes, or ch
 File = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="JSON; it carries its own configuration. For check, optparity's own by default.")
 ]
-Which = Annotated[Side, typer.Option(help="Which package to run.")]
+Which = Annotated[Side, typer.Option(help="Which package to run: jax as its backend treats subnormals, torch in both ways.")]
 
 
 def golden(action: What, file: File = None, side: Which = Side("jax")) -> None:
@@ -39,35 +38,40 @@ def golden(action: What, file: File = None, side: Which = Side("jax")) -> None:
         writable(file)
         got = _hash(str(side), hashing.CONFIGURATION)
         write(file, json.dumps(got, indent=1))
-        say(f"{len(got['hashes'])} trajectories written to {file}")
+        say(f"Subnormals {_joined(hashing.hashes(got))}: {len(got['hashes'])} trajectories written to {file}")
 
 
 def _check(file: Path | None, side: str) -> None:
     expected = _read(file)
-    configuration = expected["configuration"]
-    if expected["flushes"] != hashing.jax_flushes():
-        configuration = hashing.without_subnormals(expected)
-        console.print("This backend treats subnormals otherwise than the file's: the stream of subnormals is left out.")
-    got = _hash(side, configuration)
+    ways, stored = hashing.ways(side), hashing.hashes(expected)
+    known = [way for way in ways if way in stored]
+    if not known:
+        raise BadInputError(
+            f"{file} has hashes for subnormals {_joined(stored)} only, and here they are {_joined(ways)}: "
+            "a file written with --side torch has both."
+        )
+    got = _hash(side, expected["configuration"])
     wrong = hashing.differences(expected, got)
     for line in wrong[:5]:
         say(line, "red")
-    console.print(f"{len(got['hashes'])} trajectories, {len(wrong)} differences.")
+    say(f"Subnormals {_joined(known)}: {len(got['hashes'])} trajectories, {len(wrong)} differences.")
     raise typer.Exit(1 if wrong else 0)
+
+
+def _joined(ways: Iterable[str]) -> str:
+    return " and ".join(ways)
 
 
 def _hash(side: str, configuration: dict[str, Any]) -> dict[str, Any]:
     with progress() as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* is 0 in float16")  # its NaNs are hashed like other bits
-        task = bar.add_task("", total=len(list(hashing.keys(configuration))))
+        task = bar.add_task("", total=len(list(hashing.keys(configuration))) * len(hashing.ways(side)))
         return hashing.write(side, configuration, lambda: bar.update(task, advance=1))
 
 
 def _read(file: Path | None) -> dict[str, Any]:
-    source = file or PACKAGED
+    source = file or hashing.PACKAGED
     try:
-        document = json.loads(source.read_text(encoding="utf-8"))
-        hashing.validate(document)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        return hashing.read(source)
+    except (OSError, ValueError) as error:
         raise BadInputError(f"{source} cannot be read as a golden file: {error}") from None
-    return document

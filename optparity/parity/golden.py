@@ -1,12 +1,17 @@
 """Hashes of the trajectories, for machines and versions that cannot be compared side by side: one framework, another jax, a GPU.
 
 A golden document carries its own configuration, and the hashes of the gradients that were fed, so that a hash that differs says
-whether the rule or the stream does.
+whether the rule or the stream does. Subnormals are flushed to zero by some backends and kept by others: "hashes" are of the backends
+that do as "flushes" says. Where these flush, "kept" has the hashes of the others, for the trajectories that are not the same there.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
-from functools import cache
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,45 +22,50 @@ from .bits import digest
 from .contexts import CONTEXTS
 from .jax_side import JaxSide
 from .streams import STREAMS, gradients, parameters
-from .subnormals import jax_flushes, torch_flushing_like_jax
+from .subnormals import jax_flushes, torch_flushing
 
 CONFIGURATION = {"elements": 257, "steps": 100, "every": 50, "seed": 0, "dtypes": list(DTYPES), "streams": list(STREAMS)}
+PACKAGED = files("optparity.parity") / "golden.json"
 SIDES = ("jax", "torch")
+
+Hashes = dict[str, list[str]]
+# From a row, the parameters and a gradient for each step: after each step, the parameters and the arrays of the state.
+Walker = Callable[[Row, np.ndarray, Iterable[np.ndarray]], Iterator[list[np.ndarray]]]
+
+
+def ways(side: str) -> tuple[str, ...]:
+    """What becomes of subnormals on this side, here: with jax what its backend does, with torch whatever it is told."""
+    return ("flushed", "kept") if side == "torch" else ("flushed" if jax_flushes() else "kept",)
 
 
 def write(side: str, configuration: dict[str, Any] | None = None, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Hash every row, stream and dtype as this side, here, walks it. `advance` is called after each."""
+    """Hash every row, stream and dtype as this side, here, walks it, in each of its ways. `advance` is called after each."""
     configuration = configuration or CONFIGURATION
-    hashes = {}
-    for (row, dtype), group in itertools.groupby(keys(configuration), lambda entry: (entry[1], entry[3])):
-        walked = _walk(side, row, dtype, configuration)
-        for key, _, stream, _ in group:
-            hashes[key] = walked[stream]
-            advance()
-    return {"configuration": configuration, "flushes": jax_flushes(), "streams": _fed(configuration), "hashes": hashes}
+    walked = {way: _walk_all(_walker(side, way), configuration, advance) for way in ways(side)}
+    flushed, kept = walked.get("flushed"), walked.get("kept")
+    document = {"configuration": configuration, "flushes": bool(flushed), "streams": _fed(configuration), "hashes": flushed or kept}
+    if flushed and kept:
+        document["kept"] = {key: found for key, found in kept.items() if found != flushed[key]}
+    return document
 
 
-def validate(document: dict[str, Any]) -> None:
-    """Raise ValueError where a document is not one that `write` could have made."""
-    configuration = document["configuration"]
-    if configuration.keys() != CONFIGURATION.keys():
-        raise ValueError(f"configuration needs {', '.join(CONFIGURATION)}")
-    for key, known in {"streams": STREAMS, "dtypes": DTYPES}.items():
-        if not set(configuration[key]) <= set(known):
-            raise ValueError(f"{key} are {', '.join(known)}, not {configuration[key]}")
-    for key, least in {"elements": 1, "steps": 1, "every": 1, "seed": 0}.items():
-        if type(configuration[key]) is not int or configuration[key] < least:
-            raise ValueError(f"{key} is a whole number from {least} on, not {configuration[key]!r}")
-    if not (isinstance(document["streams"], dict) and isinstance(document["hashes"], dict) and isinstance(document["flushes"], bool)):
-        raise ValueError("flushes, streams and hashes are needed")
+def read(source: Path | Traversable = PACKAGED) -> dict[str, Any]:
+    """The document of a file, the packaged one by default.
+
+    Raises: OSError where the file cannot be read; ValueError where it is not such a document.
+    """
+    try:
+        document = json.loads(source.read_text(encoding="utf-8"))
+        _validate(document)
+    except (KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return document
 
 
-def without_subnormals(document: dict[str, Any]) -> dict[str, Any]:
-    """Take the stream of subnormals out of a document, for a backend that does with them what the file's did not; its configuration."""
-    for part in ("streams", "hashes"):
-        document[part] = {key: value for key, value in document[part].items() if "subnormal" not in key}
-    document["configuration"]["streams"].remove("subnormal")
-    return document["configuration"]
+def hashes(document: dict[str, Any]) -> dict[str, Hashes]:
+    """All hashes of the backends that flush subnormals, of those that keep them, or of both: under "flushed" and "kept"."""
+    own = {"flushed" if document["flushes"] else "kept": document["hashes"]}
+    return own | ({"kept": document["hashes"] | document["kept"]} if "kept" in document else {})
 
 
 def keys(configuration: dict[str, Any]) -> Iterator[tuple[str, Row, str, str]]:
@@ -66,13 +76,30 @@ def keys(configuration: dict[str, Any]) -> Iterator[tuple[str, Row, str, str]]:
                 yield f"{row} | {stream} | {dtype}", row, stream, dtype
 
 
+def walk(walker: Walker, row: Row, dtype: str, configuration: dict[str, Any]) -> Hashes:
+    """The hashes by stream of whatever walks. All streams are walked at once, as the rows of one array, where no element heeds another.
+
+    The walker's state is in the order of the rule's `State`, without `step` and what is None.
+    """
+    starts, drawn = zip(*(_inputs(stream, dtype, *_size(configuration)) for stream in configuration["streams"]), strict=True)
+    found: Hashes = {stream: [] for stream in configuration["streams"]}
+    with jax.enable_x64(dtype == "float64"):
+        for t, arrays in enumerate(walker(row, np.stack(starts), map(np.stack, zip(*drawn, strict=True))), 1):
+            if t % configuration["every"] == 0:
+                for i, stream in enumerate(found):
+                    found[stream].append(digest(array[i] for array in arrays))
+    return found
+
+
 def differences(expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
-    """Each entry of the one document that the other has not, or has otherwise."""
+    """Each entry of the one document that the other has not, or has otherwise; of the ways with subnormals, those that both know."""
+    ours, theirs = ({"streams": document["streams"], **hashes(document)} for document in (expected, got))
     return [
-        f"{part} {key}: {got[part].get(key, 'missing')} is not {expected[part].get(key, 'expected')}"
-        for part in ("streams", "hashes")
-        for key in sorted(expected[part].keys() | got[part].keys())
-        if expected[part].get(key) != got[part].get(key)
+        f"{part} {key}: {theirs[part].get(key, 'missing')} is not {ours[part].get(key, 'expected')}"
+        for part in ours
+        if part in theirs
+        for key in sorted(ours[part].keys() | theirs[part].keys())
+        if ours[part].get(key) != theirs[part].get(key)
     ]
 
 
@@ -95,17 +122,36 @@ def _fed(configuration: dict[str, Any]) -> dict[str, str]:
     return fed
 
 
-def _walk(side: str, row: Row, dtype: str, configuration: dict[str, Any]) -> dict[str, list[str]]:
-    """The hashes by stream. All streams are walked at once, as the rows of one array, where no element heeds another."""
-    starts, drawn = zip(*(_inputs(stream, dtype, *_size(configuration)) for stream in configuration["streams"]), strict=True)
-    found: dict[str, list[str]] = {stream: [] for stream in configuration["streams"]}
-    with jax.enable_x64(dtype == "float64"):
-        walk = {"jax": _walk_jax, "torch": _walk_torch}[side](row, np.stack(starts), map(np.stack, zip(*drawn, strict=True)))
-        for t, arrays in enumerate(walk, 1):
-            if t % configuration["every"] == 0:
-                for i, hashes in enumerate(found.values()):
-                    hashes.append(digest(array[i] for array in arrays))
+def _validate(document: dict[str, Any]) -> None:
+    """Raise where a document is not one that `write` could have made."""
+    configuration = document["configuration"]
+    if configuration.keys() != CONFIGURATION.keys():
+        raise ValueError(f"configuration needs {', '.join(CONFIGURATION)}")
+    for key, known in {"streams": STREAMS, "dtypes": DTYPES}.items():
+        if not set(configuration[key]) <= set(known):
+            raise ValueError(f"{key} are {', '.join(known)}, not {configuration[key]}")
+    for key, least in {"elements": 1, "steps": 1, "every": 1, "seed": 0}.items():
+        if type(configuration[key]) is not int or configuration[key] < least:
+            raise ValueError(f"{key} is a whole number from {least} on, not {configuration[key]!r}")
+    if not (isinstance(document["streams"], dict) and isinstance(document["hashes"], dict) and isinstance(document["flushes"], bool)):
+        raise ValueError("flushes, streams and hashes are needed")
+    kept, others = document.get("kept", {}), document["hashes"] if document["flushes"] else {}
+    if not (isinstance(kept, dict) and kept.keys() <= others.keys()):
+        raise ValueError("kept has hashes for keys of hashes only, and none where these are of a backend that keeps subnormals itself")
+
+
+def _walk_all(walker: Walker, configuration: dict[str, Any], advance: Callable[[], None]) -> Hashes:
+    found = {}
+    for (row, dtype), group in itertools.groupby(keys(configuration), lambda entry: (entry[1], entry[3])):
+        walked = walk(walker, row, dtype, configuration)
+        for key, _, stream, _ in group:
+            found[key] = walked[stream]
+            advance()
     return found
+
+
+def _walker(side: str, way: str) -> Walker:
+    return _walk_jax if side == "jax" else partial(_walk_torch, way == "flushed")
 
 
 def _walk_jax(row, start, gradients):
@@ -115,10 +161,10 @@ def _walk_jax(row, start, gradients):
         yield [params["w"], *(value["w"] for field, value in state._asdict().items() if field != "step" and value is not None)]
 
 
-def _walk_torch(row, start, gradients):
+def _walk_torch(flushes, row, start, gradients):
     from .torch_side import TorchSide
 
-    with torch_flushing_like_jax():
+    with torch_flushing(flushes):
         side = TorchSide(row.torch, [start])
         for gradient in gradients:
             side.step([gradient])

@@ -5,7 +5,7 @@ every operation runs in the calling thread, and the setting holds from its first
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import jax
@@ -20,23 +20,25 @@ def jax_flushes(dtype: str = "float32") -> bool:
         return not jax.jit(lambda x: x * 0.5)(tiny).any()
 
 
-@contextmanager
-def torch_flushing_like_jax() -> Iterator[None]:
-    """Within it, torch and NumPy in this thread treat subnormals as this jax backend does; afterwards all is as before.
+def torch_flushing_like_jax() -> AbstractContextManager[None]:
+    """Within it, torch and NumPy in this thread treat subnormals as this jax backend does; afterwards all is as before."""
+    return torch_flushing(True) if jax_flushes() else nullcontext()
 
-    Raises: RuntimeError where this processor cannot be told to flush.
+
+@contextmanager
+def torch_flushing(flushes: bool) -> Iterator[None]:
+    """Within it, torch and NumPy in this thread flush subnormals, or keep them; afterwards all is as before.
+
+    Raises: RuntimeError where this processor cannot be told so.
     """
     import torch
 
-    if not jax_flushes():
-        yield
-        return
     threads, flushed = torch.get_num_threads(), torch_flushes()
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(flushes)
     try:
-        if not torch_flushes():
-            raise RuntimeError("this jax backend flushes subnormals to zero, and torch.set_flush_denormal has no effect on this processor")
+        if torch_flushes() != flushes:
+            raise RuntimeError(f"torch cannot {'flush' if flushes else 'keep'} subnormals: torch.set_flush_denormal has no effect here")
         yield
     finally:
         torch.set_flush_denormal(flushed)

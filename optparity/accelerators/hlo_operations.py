@@ -1,0 +1,188 @@
+"""What HLO's operations do, in NumPy: bits moved and numbers computed, each float result rounded once.
+
+Two tables: of operations that need the numbers alone (`ELEMENTWISE`), and of those that need the instruction too (`TYPED`). An operation on
+floats meets arrays of one dtype, so NumPy's arithmetic is HLO's. Where they differ (a shift by the width, a conversion that does not fit)
+there is a function of our own.
+"""
+
+import operator
+import re
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+
+from .hlo import Instruction
+
+DTYPES = {
+    "pred": np.dtype(bool),
+    **{f"s{n}": np.dtype(f"int{n}") for n in (8, 16, 32, 64)},
+    **{f"u{n}": np.dtype(f"uint{n}") for n in (8, 16, 32, 64)},
+    **{f"f{n}": np.dtype(f"float{n}") for n in (16, 32, 64)},
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+}
+_COMPARE = {"EQ": operator.eq, "NE": operator.ne, "LT": operator.lt, "LE": operator.le, "GT": operator.gt, "GE": operator.ge}
+
+
+def _shift(shift: Callable) -> Callable:
+    """A logical shift, by the width or more too: nothing is left then."""
+
+    def shifted(x, n):
+        width = 8 * x.dtype.itemsize
+        unsigned = x.dtype.str.replace("i", "u")
+        inside = n.astype(unsigned) < width
+        moved = shift(x.view(unsigned), np.where(inside, n.astype(unsigned), 0).astype(unsigned))
+        return np.where(inside, moved, 0).astype(unsigned)[()].view(x.dtype)
+
+    return shifted
+
+
+def _shift_right_arithmetic(x, n):
+    width = 8 * x.dtype.itemsize
+    signed = x.dtype.str.replace("u", "i")
+    n = np.minimum(n.astype(x.dtype.str.replace("i", "u")), width - 1).astype(signed)
+    return np.right_shift(x.view(signed), n).view(x.dtype)
+
+
+def _leading_zeros(x):
+    bits = np.frexp(np.asarray(x, np.float64))[1]  # exact for the 32 bits that it is asked for
+    return (8 * x.dtype.itemsize - bits).astype(x.dtype)[()]
+
+
+ELEMENTWISE: dict[str, Callable] = {
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: np.reciprocal(np.sqrt(x)),
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "negate": np.negative,
+    "abs": np.abs,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "not": np.invert,
+    "shift-left": _shift(np.left_shift),
+    "shift-right-logical": _shift(np.right_shift),
+    "shift-right-arithmetic": _shift_right_arithmetic,
+    "count-leading-zeros": _leading_zeros,
+    "select": lambda p, a, b: np.where(p, a, b)[()],
+    "clamp": lambda low, x, high: np.minimum(np.maximum(x, low), high),
+    "is-finite": np.isfinite,
+    "sign": lambda x: np.where((x == 0) | (x != x), x, np.copysign(x.dtype.type(1), x))[()],
+}
+
+
+def _convert(i: Instruction) -> Callable:
+    to = DTYPES[i.dtype]
+
+    def convert(x):
+        if to.kind not in "iu" or x.dtype.kind in "iub":
+            return x.astype(to)
+        low, high = float(np.iinfo(to).min), float(np.iinfo(to).max) + 1
+        wide = np.nan_to_num(np.asarray(x, np.float64), nan=0.0, posinf=high, neginf=low)  # float32 and halves: exact
+        inside = np.where((wide > low) & (wide < high), wide, 0).astype(to)
+        return np.where(wide >= high, np.iinfo(to).max, np.where(wide <= low, np.iinfo(to).min, inside)).astype(to)[()]
+
+    return convert
+
+
+def _bitcast_convert(i: Instruction) -> Callable:
+    to, shape = DTYPES[i.dtype], i.shape
+    return lambda x: np.ascontiguousarray(x).reshape(-1).view(to).reshape(shape)[()]
+
+
+def _reduce_precision(i: Instruction) -> Callable:
+    kept = (i.attribute("exponent_bits"), i.attribute("mantissa_bits"))
+    if i.dtype != "f32" or kept != ("8", "7"):
+        raise NotImplementedError(f"reduce-precision to {kept} of {i.dtype}")
+    return lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def _constant(i: Instruction) -> Callable:
+    if "..." in i.payload:
+        raise NotImplementedError(f"a constant that the text leaves out: {i.type}")
+    words = re.findall(r"[^\s{},]+", i.payload)
+    numbers = [{"true": 1, "false": 0}.get(word, word) for word in words]
+    kind = DTYPES[i.dtype]
+    value = np.array([_number(number, kind) for number in numbers], kind).reshape(i.shape)[()]
+    return lambda: value
+
+
+def _number(word, dtype: np.dtype):
+    return int(word) if dtype.kind in "iub" else dtype.type(float(word) if dtype.itemsize != 4 else np.float32(word))
+
+
+def _broadcast(i: Instruction) -> Callable:
+    axes, shape = i.numbers("dimensions"), i.shape
+    thin = [shape[axis] if axis in axes else 1 for axis in range(len(shape))]
+    return lambda x: np.broadcast_to(np.reshape(x, thin), shape)
+
+
+def _slice(i: Instruction) -> Callable:
+    bounds = re.findall(r"\[(\d+):(\d+)(?::(\d+))?\]", i.attribute("slice") or "")
+    slices = tuple(slice(int(start), int(stop), int(step or 1)) for start, stop, step in bounds)
+    return lambda x: x[slices]
+
+
+def _window(x, sizes, starts):
+    """The part of x that starts there, moved to lie inside."""
+    starts = [int(np.clip(start, 0, whole - size)) for start, whole, size in zip(starts, x.shape, sizes, strict=True)]
+    return tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+
+
+def _dynamic_update_slice(i: Instruction) -> Callable:
+    def update(x, part, *starts):
+        x = np.array(x)
+        x[_window(x, part.shape, starts)] = part
+        return x
+
+    return update
+
+
+def _compare(i: Instruction) -> Callable:
+    return _COMPARE[i.attribute("direction") or ""]
+
+
+def _iota(i: Instruction) -> Callable:
+    (axis,) = i.numbers("iota_dimension")
+    value = np.broadcast_to(np.arange(i.shape[axis]).reshape([-1 if n == axis else 1 for n in range(len(i.shape))]), i.shape)
+    return lambda: value.astype(DTYPES[i.dtype])
+
+
+def _custom_call(i: Instruction) -> Callable:
+    """How a TPU's program takes 64 bits apart, which it has no other instruction for."""
+    target = (i.attribute("custom_call_target") or "").strip('"')
+    if target == "X64Combine" and i.dtype in ("u64", "s64"):
+        return lambda low, high: (low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)).view(DTYPES[i.dtype])
+    if target in ("X64SplitLow", "X64SplitHigh") and i.dtype in ("u32", "s32"):
+        by = np.uint64(32 if target == "X64SplitHigh" else 0)
+        return lambda x: (x.view(np.uint64) >> by).astype(np.uint32).view(DTYPES[i.dtype])
+    raise NotImplementedError(f"a call of {target}")
+
+
+TYPED: dict[str, Callable[[Instruction], Callable]] = {
+    "convert": _convert,
+    "bitcast-convert": _bitcast_convert,
+    "reduce-precision": _reduce_precision,
+    "compare": _compare,
+    "constant": _constant,
+    "broadcast": _broadcast,
+    "slice": _slice,
+    "iota": _iota,
+    "custom-call": _custom_call,
+    "bitcast": lambda i: lambda x: np.reshape(x, i.shape)[()],
+    "reshape": lambda i: lambda x: np.reshape(x, i.shape)[()],
+    "transpose": lambda i: lambda x: np.transpose(x, i.numbers("dimensions")),
+    "concatenate": lambda i: lambda *parts: np.concatenate(parts, i.numbers("dimensions")[0]),
+    "dynamic-slice": lambda i: lambda x, *starts: x[_window(x, i.numbers("dynamic_slice_sizes"), starts)],
+    "dynamic-update-slice": _dynamic_update_slice,
+    "copy": lambda i: lambda x: x,
+    "copy-start": lambda i: lambda x: x,  # to another memory
+    "copy-done": lambda i: lambda x: x,
+    "optimization-barrier": lambda i: lambda x: x,
+    "tuple": lambda i: lambda *parts: parts,
+    "get-tuple-element": lambda i: operator.itemgetter(*i.numbers("index")),
+}
