@@ -145,10 +145,11 @@ class InJax:
 
 @contextlib.contextmanager
 def unfenced() -> Iterator[None]:
-    """`jaxopt_impl` without fences and barrier, for what is traced inside."""
+    """`jaxopt_impl` without fences and barrier, and with each backend's own quotients, roots and float64, for what is traced inside."""
     from jaxopt_impl import numerics as nx
 
-    kept = {name: getattr(nx, name) for name in ("signed_zero", "divided_by_scalar", "barrier")}
+    kept = {name: getattr(nx, name) for name in ("signed_zero", "divided_by_scalar", "barrier", "instead")}
+    nx.instead = lambda value, *arguments, **functions: value
     nx.signed_zero = lambda x, *others: np.zeros([], x.dtype)  # XLA drops the addition of it
     nx.divided_by_scalar, nx.barrier = (lambda a, b: a / b), (lambda *arrays: arrays)
     try:

@@ -11,6 +11,10 @@ drops a rounding or adds one. Three things stop it, and no other part of the pac
 - A float32 array is divided by a scalar as a product with its reciprocal, both in float64: rounded, that is the quotient
   (`divided_by_scalar` has the proof).
 
+The divisions and roots of float32 that GPUs and TPUs have are approximate. There they are made exact: on GPUs through float64
+(`_through_float64`), elsewhere by an exact remainder in integers (corrected.py). What is traced holds both; `instead` leaves the choice to
+the compilation. TPUs have no float64 either: `Scalar`s are computed there by integers (binary64.py).
+
 A `Rounded` remembers which operations XLA would fuse with its value (`Fuses`), and is fenced only before one of them.
 
 bfloat16 and float16 are computed in float32 and rounded after each operation. That is a fence by itself, but for float16 products on
@@ -21,9 +25,11 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import math
 import numbers
 import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,6 +37,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+
+from . import binary64, corrected
+from .platforms import instead
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 HALVES = ("bfloat16", "float16")
@@ -112,36 +121,38 @@ class Rounded:
         """The result of an operation on this, rounded to this dtype."""
         if self.dtype in _ROUND:
             return Rounded(_ROUND[self.dtype](x), fuses & _UNDER_ROUNDING[self.dtype], self.dtype)
-        return type(self)(x, fuses, self.dtype)
+        return Rounded(x, fuses, self.dtype)
 
     def __add__(self, other):
-        a, b, like = _meet(self, other)
+        a, b = _meet(self, other)
         a, b, fuses = _addends(a, b, minus=False)
-        return like.then(a + b, fuses)
+        return self.then(a + b, fuses)
 
     def __sub__(self, other):
-        a, b, like = _meet(self, other)
+        a, b = _meet(self, other)
         a, b, fuses = _addends(a, b, minus=True)
-        return like.then(a - b, fuses)
+        return self.then(a - b, fuses)
 
     def __mul__(self, other):
-        a, b, like = _meet(self, other)
+        a, b = _meet(self, other)
         scaled = a.x.ndim != b.x.ndim or not a.x.ndim  # only a scalar factor can be folded into the next one
         fuses = Fuses.ADD | Fuses.SCALE if scaled else Fuses.ADD
-        return like.then(a.before(Fuses.SCALE) * b.before(Fuses.SCALE), fuses | _if_dropped(1, a, b))
+        return self.then(a.before(Fuses.SCALE) * b.before(Fuses.SCALE), fuses | _if_dropped(1, a, b))
 
     def __truediv__(self, other):
         """For divisors > 0 or +0 only, as those of every rule are: the zero of a divisor's fence has the sign of the numerator."""
-        a, b, like = _meet(self, other)
+        a, b = _meet(self, other)
         fuses, numerator = Fuses.DIVIDE | _if_dropped(1, a, b), a.before(Fuses.DIVIDE)
         if numerator.ndim and not b.x.ndim and numerator.dtype == np.float32:
-            return like.then(divided_by_scalar(numerator, b.x), fuses)
-        merging = b.fuses & (Fuses.DIVIDE | Fuses.DIVIDE_BY) or not b.x.ndim
-        unknown = b.x if isinstance(numerator, np.ndarray) else numerator  # a constant's zero would be one too
-        return like.then(numerator / (b.x + signed_zero(unknown) if merging else b.x), fuses)
+            quotient = divided_by_scalar(numerator, b.x)
+        else:
+            merging = b.fuses & (Fuses.DIVIDE | Fuses.DIVIDE_BY) or not b.x.ndim
+            unknown = b.x if isinstance(numerator, np.ndarray) else numerator  # a constant's zero would be one too
+            quotient = numerator / (b.x + signed_zero(unknown) if merging else b.x)
+        return self.then(_exact(quotient, operator.truediv, corrected.quotient, numerator, b.x), fuses)
 
     def __neg__(self):
-        return type(self)(-self.x, self.fuses & ~Fuses.DIVIDE, self.dtype)
+        return Rounded(-self.x, self.fuses & ~Fuses.DIVIDE, self.dtype)
 
     def __radd__(self, other):
         return self.constant(other) + self
@@ -157,25 +168,68 @@ class Rounded:
 
     def constant(self, number) -> Rounded:
         """A Python number in the dtype that this is computed in."""
-        return type(self)(np.asarray(number, self.x.dtype), Fuses.ADD_CONSTANT, self.dtype)
+        return Rounded(np.asarray(number, self.x.dtype), Fuses.ADD_CONSTANT, self.dtype)
 
 
-class Scalar(Rounded):
+class Scalar:
     """A hyper-parameter known only at run time: float64 among its kind, rounded once where it meets a leaf.
 
-    Needs `jax.enable_x64(True)` around it, which `transform` provides.
+    It holds what is to be computed, an operation and its operands, not the number. So it is computed in float64 where there is one, and by
+    integers on a TPU. Needs `jax.enable_x64(True)` around it, which `transform` provides.
     """
 
-    __slots__ = ("ahead",)
+    __slots__ = ("ahead", "operands", "operation")
 
-    def __init__(self, x: Any, fuses: Fuses = Fuses.ADD, dtype: str | None = None):
-        super().__init__(x, fuses, dtype)
+    def __init__(self, operation: Callable, *operands: Any):
+        self.operation, self.operands = operation, operands
         self.ahead: dict[str, jax.Array] = {}  # itself by dtype, where `round_ahead` was called
 
+    def __add__(self, other):
+        return _operated(operator.add, self, other)
+
+    def __sub__(self, other):
+        return _operated(operator.sub, self, other)
+
+    def __mul__(self, other):
+        return _operated(operator.mul, self, other)
+
+    def __truediv__(self, other):
+        return _operated(operator.truediv, self, other)
+
+    def __radd__(self, other):
+        return Scalar(operator.add, other, self)
+
+    def __rsub__(self, other):
+        return Scalar(operator.sub, other, self)
+
+    def __rmul__(self, other):
+        return Scalar(operator.mul, other, self)
+
+    def __rtruediv__(self, other):
+        return Scalar(operator.truediv, other, self)
+
     def __neg__(self):
-        negated = super().__neg__()
+        negated = Scalar(operator.neg, self)
         negated.ahead = {to: -x for to, x in self.ahead.items()}
         return negated
+
+    def computed(self, number: Callable, given: Mapping[int, jax.Array]) -> Any:
+        """What `number` makes of the operands, operated on; `given` has the arrays by the `id` of those that are held."""
+        return self.operation(*(x.computed(number, given) if isinstance(x, Scalar) else number(given.get(id(x), x)) for x in self.operands))
+
+    def arrays(self) -> list[jax.Array]:
+        """The arrays that it is computed from."""
+        found = (operand.arrays() if isinstance(operand, Scalar) else [operand] for operand in self.operands)
+        return [x for x in itertools.chain(*found) if isinstance(x, jax.Array)]
+
+    def in_float64(self) -> jax.Array:
+        """The number in float64."""
+        return fence(self.computed(_in_float64, {id(x): x for x in self.arrays()}).x)
+
+    def by_integers(self, *arrays: jax.Array) -> binary64.Binary64:
+        """The same number computed by integers, from these arrays in the place of its own."""
+        given = {id(own): x for own, x in zip(self.arrays(), arrays, strict=True)}
+        return self.computed(binary64.Binary64.of, given)
 
     def rounded(self, like: Rounded) -> Rounded:
         """In the dtype that `like` is computed in."""
@@ -183,20 +237,29 @@ class Scalar(Rounded):
         return Rounded(self.ahead[to] if to in self.ahead else self.rounded_to(to), Fuses.NOTHING, like.dtype)
 
     def rounded_to(self, to: str) -> jax.Array:
+        """Rounded once, to float32, or as it is, for float64."""
         # Both sides of the conversion are fenced: LLVM narrows float32(float64(a) * float64(b)) to a float32 product.
-        return fence(fence(self.x).astype(to))
+        rounded = fence(self.in_float64().astype(to))
+        if to == "float64":
+            return rounded  # for leaves that a TPU refuses
+        return instead(rounded, *self.arrays(), tpu=lambda *arrays: binary64.to_float32(self.by_integers(*arrays).bits))
 
 
-def _meet(a: Rounded, b) -> tuple[Rounded, Rounded, Rounded]:
-    """Both operands in one dtype, and the one of them that says what the result is."""
-    if not isinstance(b, Rounded):
-        return a, a.constant(b), a
-    if type(a) is type(b):
-        return a, b, a
-    if isinstance(a, Scalar):
-        return a.rounded(b), b, b
-    assert isinstance(b, Scalar)
-    return a, b.rounded(a), a
+def _in_float64(x):
+    """A number, or a truth value, as `Scalar`s are computed with where there is float64."""
+    if not isinstance(x, jax.Array):
+        return Rounded(np.asarray(x, np.float64), Fuses.ADD_CONSTANT)
+    return x if x.dtype == bool else Rounded(x.astype(np.float64), Fuses.NOTHING)
+
+
+def _operated(operation, a: Scalar, b):
+    """What an operator makes of a `Scalar` and what stands on its right."""
+    return operation(a.rounded(b), b) if isinstance(b, Rounded) else Scalar(operation, a, b)
+
+
+def _meet(a: Rounded, b) -> tuple[Rounded, Rounded]:
+    """Both operands in the dtype of the first."""
+    return a, b.rounded(a) if isinstance(b, Scalar) else b if isinstance(b, Rounded) else a.constant(b)
 
 
 def _addends(a: Rounded, b: Rounded, *, minus: bool) -> tuple[jax.Array, jax.Array, Fuses]:
@@ -229,11 +292,26 @@ def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)
 
 
+def _exact(value: jax.Array, operation: Callable, by_integers: Callable, *operands: jax.Array) -> jax.Array:
+    """The value of an operation on float32 that other backends than the CPU's approximate: there it is computed otherwise."""
+    if value.dtype != np.float32:
+        return value
+    return instead(value, *operands, gpu=functools.partial(_through_float64, operation), tpu=by_integers, other=by_integers)
+
+
+def _through_float64(operation, *operands):
+    """A float32 quotient or root of any operands, rounded to float64 first, which changes nothing: 53 bits are two more than twice 24."""
+    with jax.enable_x64(True):  # fenced on both sides, as a `Scalar` that is rounded
+        return fence(fence(operation(*(x.astype(np.float64) for x in operands))).astype(np.float32))
+
+
 def sqrt(a):
     """The square root; of a Python number too."""
+    if isinstance(a, Scalar):
+        return Scalar(sqrt, a)
     if isinstance(a, Rounded):
-        return a.then(jnp.sqrt(a.x), Fuses.DIVIDE_BY)
-    return math.sqrt(a)
+        return a.then(_exact(jnp.sqrt(a.x), jnp.sqrt, corrected.sqrt, a.x), Fuses.DIVIDE_BY)
+    return binary64.Binary64(binary64.sqrt(a.bits)) if isinstance(a, binary64.Binary64) else math.sqrt(a)
 
 
 def sign(a: Rounded) -> Rounded:
@@ -243,8 +321,13 @@ def sign(a: Rounded) -> Rounded:
 
 def where(condition, a: Number, b: Number) -> Scalar:
     """One of two hyper-parameters, not of two leaves."""
-    x, y = (v if isinstance(v, Scalar) else Scalar(np.asarray(v, np.float64), Fuses.ADD_CONSTANT) for v in (a, b))
-    return Scalar(lax.select(condition, jnp.asarray(x.x), jnp.asarray(y.x)), x.fuses | y.fuses)
+    return Scalar(_select, condition, a, b)
+
+
+def _select(condition, a, b):
+    if isinstance(a, binary64.Binary64):
+        return binary64.Binary64(lax.select(condition, jnp.asarray(a.bits), jnp.asarray(b.bits)))
+    return Rounded(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
 
 
 def maximum(a: Rounded, b: Rounded) -> Rounded:
@@ -257,10 +340,15 @@ def power(base, t):
 
     t is a whole number from 0 to 2^31 - 1.
     """
+    if isinstance(t, Scalar):
+        return Scalar(power, base, t) if isinstance(base, Scalar) else Scalar(functools.partial(power, base), t)
+    if isinstance(t, binary64.Binary64):
+        return binary64.power(base, t)
     bits = lax.convert_element_type(t.x, jnp.int32)
     result = t.constant(1.0)
     for i in range(31):
-        result = where((bits >> i) & 1 == 1, result * base, result)
+        product = result * base
+        result = _select((bits >> i) & 1 == 1, product, result)
         base = base * base
     return result
 
@@ -333,4 +421,14 @@ def scalar(value) -> Scalar | float:
     """A hyper-parameter as kernels take it: a Python number stays one, an array becomes a float64 `Scalar`."""
     if isinstance(value, numbers.Real):
         return value if isinstance(value, bool) else float(value)
-    return Scalar(barrier(jnp.asarray(value))[0].astype(jnp.float64), Fuses.NOTHING)
+    array = barrier(jnp.asarray(value))[0]
+    return Scalar(lambda number: number, array.astype(np.int32) if array.dtype == bool else array)
+
+
+def refused_on_tpu(x: jax.Array, message: str) -> jax.Array:
+    """x; but to compile it for a TPU is a TypeError."""
+
+    def refuse(_):
+        raise TypeError(message)
+
+    return instead(x, x, tpu=refuse)

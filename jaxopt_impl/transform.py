@@ -86,7 +86,8 @@ class _Shell:
         del extra_args
         updates = jax.tree.map(_array, updates)
         self.check(updates, params)
-        gradients, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
+        gradients = [self.no_float64_on_tpu(path, g) for path, g in _leaves(updates)]
+        treedef = jax.tree.structure(updates, is_leaf=_is_none)
         inputs = self.inputs(updates, state, params)
         values = self.values(state.step)
         t = optax.safe_increment(state.step)
@@ -117,7 +118,13 @@ class _Shell:
         values = {field: jnp.asarray(value(step)) if callable(value) else value for field, value in self.hyper._asdict().items()}
         for field, value in values.items():
             checks.not_half(self.name, field, getattr(value, "dtype", None))
-        return values
+        return {field: self.no_float64_on_tpu(field, value) for field, value in values.items()}
+
+    def no_float64_on_tpu(self, what: str, value):
+        """The same leaf or hyper-parameter; to compile it for a TPU is an error if it is a float64."""
+        if not isinstance(value, jax.Array) or value.dtype != np.float64:
+            return value
+        return nx.refused_on_tpu(value, f"{self.name}: {what} is float64, which TPUs do not have; float32 is needed.")
 
     def prepared(self, values, t, gradients) -> Any:
         """The kernel's `Hyper` at step t, as kernels take it, rounded for the dtypes of the leaves."""

@@ -6,15 +6,14 @@ the processor do what the instructions say is trusted.
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from . import ptx, ptx_interpreter, ptx_rounding
 from .compiling import Compiled
-from .hlo import Computation, Instruction, parse
-from .hlo_operations import DTYPES
+from .hlo import ENTRY, Instruction, computations
 from .ptx import UnknownError
 from .walking import Run
 
@@ -56,9 +55,9 @@ class _Place(NamedTuple):
 
 class _Program:
     def __init__(self, compiled: Compiled):
-        self.module = parse(compiled.hlo)
-        self.entry = self.module.main.by_name
-        self.started = _started(self.module.main, compiled)
+        self.computations = computations(compiled.hlo)
+        self.entry = {instruction.name: instruction for instruction in self.computations[ENTRY]}
+        self.started = _started(self.entry.values(), compiled)
         self.sizes, self.places = _planned(compiled.buffers)
 
     def __call__(self, arguments: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
@@ -70,31 +69,30 @@ class _Program:
             return allocated[place.allocation] + place.offset
 
         def array(name: str, i: int = 0) -> np.ndarray:
-            dtype, shape = self.entry[name].arrays[i]
-            return memory.view(address(name, i), DTYPES[dtype], int(np.prod(shape))).reshape(shape)
+            result = self.entry[name].results[i]
+            return memory.view(address(name, i), result.dtype, int(np.prod(result.shape))).reshape(result.shape)
 
         for name, instruction in self.entry.items():
             if instruction.opcode == "parameter":
-                array(name)[...] = arguments[int(instruction.payload)]
+                array(name)[...] = arguments[instruction.number]
             elif instruction.opcode == "constant":
-                array(name)[...] = np.array(instruction.payload).astype(array(name).dtype)  # NumPy refuses what is no single number
+                array(name)[...] = np.array(instruction.inside).astype(array(name).dtype)  # NumPy refuses what is no single number
             elif launch := self.started.get(name):
-                results = [address(name, i) for i in range(len(instruction.arrays))]
+                results = [address(name, i) for i in range(len(instruction.results))]
                 ptx_interpreter.run(*launch, [*map(address, instruction.operands), *results], memory, rng)
             elif instruction.opcode not in _PASSES_ON:
                 (source,), result, start = instruction.operands, array(name), self.first_copied(instruction)
                 result.reshape(-1)[...] = array(source).reshape(-1)[start : start + result.size]
-        root = self.entry[self.module.main.root]
-        return [array(root.name, i).copy() for i in range(len(root.arrays))]
+        *_, root = self.entry.values()
+        return [array(root.name, i).copy() for i in range(len(root.results))]
 
     def first_copied(self, instruction: Instruction) -> int:
         """Where a copy begins that the host makes, of an array or of a slice of a vector."""
         if instruction.opcode == "copy":
             return 0
         if instruction.opcode == "fusion":
-            inside = self.module.computations[instruction.computations("calls")[0]]
-            root = inside.by_name[inside.root]
-            if root.opcode == "slice" and len(root.shape) == 1:
+            *_, root = self.computations[instruction.attribute("calls")]
+            if root.opcode == "slice" and len(root.results[0].shape) == 1:
                 return root.numbers("slice")[0]
         raise UnknownError(f"{instruction.name}, {instruction.opcode}")
 
@@ -110,11 +108,11 @@ class _Program:
         return self.places[name, str(i) if instruction.is_tuple else ""]
 
 
-def _started(main: Computation, compiled: Compiled) -> dict[str, _Launch | None]:
+def _started(instructions: Iterable[Instruction], compiled: Compiled) -> dict[str, _Launch | None]:
     """The kernel of each instruction that has become one, None for a copy: XLA starts them in the order of the instructions."""
     kernels = {kernel.name: kernel for kernel in ptx.kernels(compiled.ptx)}
     launches = list(_launches(compiled.launches, kernels))
-    names = [instruction.name for instruction in main.instructions if instruction.opcode not in ("parameter", "constant", *_PASSES_ON)]
+    names = [instruction.name for instruction in instructions if instruction.opcode not in ("parameter", "constant", *_PASSES_ON)]
     if len(names) != len(launches):
         raise UnknownError(f"XLA starts {len(launches)} kernels and copies; the program has {', '.join(names)}")
     started: dict[str, _Launch | None] = {}

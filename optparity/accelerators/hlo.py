@@ -1,140 +1,122 @@
-"""What XLA's text says: the computations of an optimized program, instruction by instruction.
+"""The text of an HLO program, taken apart: https://openxla.org/xla/operation_semantics
 
-    %add.1 = f32[1000]{0:T(1024)} add(%param_0, %broadcast.2), metadata={...}
+    %add.1 = f32[1000]{0:T(1024)} add(%param_0, %broadcast.2), metadata={op_name="add"}
 
-Layouts, tiles and memory spaces are read over: they say where numbers lie, not what they are.
+Layouts (`{0:T(1024)}`) are read over: they say where numbers lie, not what they are.
 """
 
 import re
 from dataclasses import dataclass
 from functools import cached_property
 
-_INSTRUCTION = re.compile(r"^\s*(ROOT )?%([\w.-]+) = (.*)$")
-_COMPUTATION = re.compile(r"^(ENTRY )?%([\w.-]+) \(.*\{$")
+import ml_dtypes
+import numpy as np
+
+ENTRY = "ENTRY"
+_COMPUTATION = re.compile(r"(ENTRY )?%([\w.-]+) \(.*\{")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (.*)")
+_COMMENT = re.compile(r"/\*.*?\*/")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
-_OPERAND = re.compile(r"%([\w.-]+)")
+_NAME = re.compile(r"%([\w.-]+)")
+DTYPES = {
+    "pred": np.dtype(bool),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+    **{f"f{bits}": np.dtype(f"f{bits // 8}") for bits in (16, 32, 64)},
+    **{f"s{bits}": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"u{bits}": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)},
+}
+
+
+@dataclass(frozen=True)
+class Array:
+    """The dtype and the shape of a result."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line of a computation: its operands by name, its constant or number as `payload`, its attributes as `rest` of the line."""
+    """`%name = shape opcode(operands), attributes`.
+
+    Attributes:
+        name: without the sign before it.
+        shape: the text of its result's.
+        opcode: what it does.
+        inside: the text between the brackets: operands, the number of a parameter, or a constant.
+        attributes: the rest of the line.
+    """
 
     name: str
-    type: str
+    shape: str
     opcode: str
-    payload: str
-    rest: str
-
-    @cached_property
-    def operands(self) -> tuple[str, ...]:
-        return tuple(_OPERAND.findall(self.payload))
+    inside: str
+    attributes: str
 
     @property
     def is_tuple(self) -> bool:
-        return self.type.startswith("(")
+        return self.shape.startswith("(")
 
     @cached_property
-    def arrays(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Dtype and shape of the array, or of each array in a flat tuple."""
-        found = _ARRAY.findall(self.type)
-        return tuple((dtype, tuple(int(n) for n in shape.split(",") if n)) for dtype, shape in found)
+    def results(self) -> tuple[Array, ...]:
+        """The one array that it makes, or those of its tuple; what is no number (a token) is left out."""
+        return tuple(
+            Array(DTYPES[dtype], tuple(map(int, filter(None, sizes.split(",")))))
+            for dtype, sizes in _ARRAY.findall(self.shape)
+            if dtype in DTYPES
+        )
+
+    @cached_property
+    def operands(self) -> tuple[str, ...]:
+        """The names of other instructions."""
+        return tuple(_NAME.findall(self.inside))
 
     @property
-    def dtype(self) -> str:
-        return self.arrays[0][0]
+    def number(self) -> int:
+        """Of a parameter."""
+        return int(self.inside)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.arrays[0][1]
-
-    def attribute(self, name: str) -> str | None:
-        """The text of an attribute, or None where the line has none."""
-        found = re.search(rf'(?:^|, ){name}=(\{{[^}}]*\}}|"[^"]*"|[^,]+)', self.rest)
-        return found and found[1]
+    def attribute(self, name: str) -> str:
+        """The word that stands for an attribute, or the text in its braces. Raises: KeyError where it is not there."""
+        found = re.search(rf"\b{name}=(?:\{{([^}}]*)\}}|[%\"]?([\w.-]+))", self.attributes)
+        if not found:
+            raise KeyError(f"{self.name} has no {name}")
+        return found[1] if found[2] is None else found[2]
 
     def numbers(self, name: str) -> tuple[int, ...]:
-        """The whole numbers of an attribute: `dimensions={0,1}`."""
-        return tuple(map(int, re.findall(r"-?\d+", self.attribute(name) or "")))
-
-    def computations(self, name: str) -> tuple[str, ...]:
-        """The computations that an attribute names: `calls=%a`, `branch_computations={%a, %b}`."""
-        return tuple(_OPERAND.findall(self.attribute(name) or ""))
+        """The whole numbers of an attribute."""
+        return tuple(map(int, re.findall(r"\d+", self.attribute(name))))
 
 
-@dataclass(frozen=True)
-class Computation:
-    """Instructions in the order of the text, in which operands come first; the last but for its name is `root`."""
+def computations(text: str) -> dict[str, list[Instruction]]:
+    """The computations of a program by name, the one that begins it as "ENTRY"; the last instruction is the result of each.
 
-    name: str
-    instructions: tuple[Instruction, ...]
-    root: str
-
-    @cached_property
-    def parameters(self) -> list[Instruction]:
-        found = [i for i in self.instructions if i.opcode == "parameter"]
-        return sorted(found, key=lambda i: int(i.payload))
-
-    @cached_property
-    def by_name(self) -> dict[str, Instruction]:
-        return {i.name: i for i in self.instructions}
-
-    def dtypes(self, i: Instruction) -> set[str]:
-        """Of the operands and the results of one of its instructions."""
-        return {dtype for each in (i, *map(self.by_name.__getitem__, i.operands)) for dtype, _ in each.arrays}
-
-
-@dataclass(frozen=True)
-class Module:
-    """A program: its computations, and the name of the one that is entered."""
-
-    computations: dict[str, Computation]
-    entry: str
-
-    @property
-    def main(self) -> Computation:
-        return self.computations[self.entry]
-
-    @property
-    def instructions(self):
-        """Every instruction, of every computation."""
-        return [i for computation in self.computations.values() for i in computation.instructions]
-
-
-def parse(text: str) -> Module:
-    """The module that `compiled.as_text()` shows, or a file of `--xla_dump_hlo_as_text`. Raises ValueError where it is none."""
-    computations, entry, header, lines = {}, None, None, []
-    for line in text.splitlines():
-        if found := _COMPUTATION.match(line):
-            header, lines = found[2], []
-            entry = header if found[1] else entry
-        elif line.startswith("}") and header:
-            computations[header] = _computation(header, lines)
-            header = None
-        elif header and (found := _INSTRUCTION.match(line)):
-            lines.append(found)
-    if entry is None:
-        raise ValueError(f"no ENTRY computation in {text[:80]!r}: is it the text of an HLO module?")
-    return Module(computations, entry)
-
-
-def _computation(name: str, lines: list[re.Match]) -> Computation:
-    roots = [found[2] for found in lines if found[1]]
-    return Computation(name, tuple(_instruction(found[2], found[3]) for found in lines), roots[0])
+    Raises: ValueError where the text is no program's.
+    """
+    found: dict[str, list[Instruction]] = {}
+    for line in _COMMENT.sub("", text).splitlines():
+        if begins := _COMPUTATION.fullmatch(line):
+            instructions = found.setdefault(ENTRY if begins[1] else begins[2], [])
+        elif found and (instruction := _INSTRUCTION.fullmatch(line)):
+            instructions.append(_instruction(*instruction.groups()))
+    if ENTRY not in found:
+        raise ValueError(f"this is not the text of an HLO program: {text[:80]!r}")
+    return found
 
 
 def _instruction(name: str, text: str) -> Instruction:
-    end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
-    opcode, bracket, _ = text[end:].strip().partition("(")
-    start = text.index(bracket, end)
-    stop = _closing(text, start)
-    return Instruction(name, text[:end], opcode, text[start + 1 : stop], text[stop + 1 :].removeprefix(", "))
+    shape = text[: _closing(text, 0) + 1] if text.startswith("(") else text.partition(" ")[0]
+    opcode, _, _ = text[len(shape) + 1 :].partition("(")
+    opening = len(shape) + 1 + len(opcode)
+    closing = _closing(text, opening)
+    return Instruction(name, shape, opcode, text[opening + 1 : closing], text[closing + 1 :])
 
 
-def _closing(text: str, start: int) -> int:
-    """Where the bracket at `start` is closed."""
+def _closing(text: str, opening: int) -> int:
+    """Where the bracket that stands there is closed."""
     depth = 0
-    for i in range(start, len(text)):
+    for i in range(opening, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
         if not depth:
             return i
-    raise ValueError(f"a bracket is not closed: {text[:120]!r}")
+    raise ValueError(f"a bracket is not closed in: {text}")

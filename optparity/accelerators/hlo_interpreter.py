@@ -6,13 +6,13 @@ float32 and its conversions round once, to nearest, is trusted. An operation tha
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .hlo import Computation, Instruction, Module
-from .hlo_operations import DTYPES, ELEMENTWISE, TYPED
+from .hlo import ENTRY, Instruction, computations
+from .hlo_operations import ELEMENTWISE, TYPED
 
 _APPROXIMATE = ("divide", "sqrt", "rsqrt")
 _BITS = ("negate", "abs", "select", "is-finite")  # float operations that look at no number: a subnormal passes
@@ -64,10 +64,11 @@ def _wrong(function: Callable, off: int, rng: np.random.Generator) -> Callable:
     return wrong
 
 
-def program(module: Module, machine: Machine) -> Callable[[Sequence], list[np.ndarray]]:
-    """The module as a function of its arguments, which returns its results; made once, for many runs."""
-    main = _Program(module, machine).function(module.entry)
-    expected = [(DTYPES[p.dtype], p.shape) for p in module.main.parameters]
+def program(text: str, machine: Machine) -> Callable[[Sequence], list[np.ndarray]]:
+    """A program as a function of its arguments, which returns its results; made once, for many runs."""
+    made = _Program(computations(text), machine)
+    main = made.function(ENTRY)
+    expected = [(array.dtype, array.shape) for parameter in made.parameters(ENTRY) for array in parameter.results]
 
     def call(arguments):
         got = [(x.dtype, x.shape) for x in map(np.asarray, arguments)]
@@ -81,42 +82,44 @@ def program(module: Module, machine: Machine) -> Callable[[Sequence], list[np.nd
 
 
 class _Program:
-    """Makes functions of a module's computations."""
+    """Makes functions of a program's computations."""
 
-    def __init__(self, module: Module, machine: Machine):
-        self.module, self.machine = module, machine
+    def __init__(self, computations: dict[str, list[Instruction]], machine: Machine):
+        self.computations, self.machine = computations, machine
         self.function = functools.cache(self._function)
 
+    def parameters(self, name: str) -> list[Instruction]:
+        """Those of a computation, in order."""
+        return sorted((i for i in self.computations[name] if i.opcode == "parameter"), key=lambda i: i.number)
+
     def _function(self, name: str) -> Callable:
-        computation = self.module.computations[name]
-        steps = [(i.name, self.operation(i, computation), i.operands) for i in computation.instructions if i.opcode != "parameter"]
-        parameters, root = [p.name for p in computation.parameters], computation.root
+        instructions = {i.name: i for i in self.computations[name]}
+        steps = [(i.name, self.operation(i, instructions), i.operands) for i in instructions.values() if i.opcode != "parameter"]
+        parameters, result = [p.name for p in self.parameters(name)], next(reversed(instructions))
 
         def call(*arguments):
             values = dict(zip(parameters, arguments, strict=True))
             for name, function, operands in steps:
                 values[name] = function(*[values[operand] for operand in operands])
-            return values[root]
+            return values[result]
 
         return call
 
-    def operation(self, i: Instruction, computation: Computation) -> Callable:
+    def operation(self, i: Instruction, others: Mapping[str, Instruction]) -> Callable:
         """What an instruction does with its operands."""
         try:
             if i.opcode in _CONTROL:
                 return _CONTROL[i.opcode](i, self.function)
             function = ELEMENTWISE[i.opcode] if i.opcode in ELEMENTWISE else TYPED[i.opcode](i)
         except (KeyError, NotImplementedError) as error:
-            raise UnknownOperationError(f"{i.opcode} is not known here: %{i.name} = {i.type} {i.opcode}({i.payload})") from error
+            raise UnknownOperationError(f"{error}: %{i.name} = {i.shape} {i.opcode}({i.inside}){i.attributes[:80]}") from error
+        arrays = [array for each in (i, *map(others.__getitem__, i.operands)) for array in each.results]
         computes = i.opcode in ELEMENTWISE or i.opcode == "compare"
-        if computes and "f32" in computation.dtypes(i):
-            return self.machine.does(i.opcode, function)
-        return function
+        return self.machine.does(i.opcode, function) if computes and any(a.dtype == np.float32 for a in arrays) else function
 
 
 def _while(i: Instruction, function: Callable) -> Callable:
-    (condition,), (body,) = i.computations("condition"), i.computations("body")
-    condition, body = function(condition), function(body)
+    condition, body = function(i.attribute("condition")), function(i.attribute("body"))
 
     def loop(carried):
         while condition(carried):
@@ -127,23 +130,21 @@ def _while(i: Instruction, function: Callable) -> Callable:
 
 
 def _conditional(i: Instruction, function: Callable) -> Callable:
-    branches = [function(name) for name in i.computations("branch_computations")]
-    if not branches:  # of a truth value
-        branches = [function(i.computations(f"{which}_computation")[0]) for which in ("false", "true")]
-    last = len(branches) - 1
-    first = 1 if i.computations("true_computation") else 0
+    if "true_computation" in i.attributes:
+        if_true, if_false = function(i.attribute("true_computation")), function(i.attribute("false_computation"))
+        return lambda condition, a, b: if_true(a) if condition else if_false(b)
+    branches = [function(name.strip().lstrip("%")) for name in i.attribute("branch_computations").split(",")]
 
     def choose(index, *operands):
-        chosen = min(int(index), last) if index >= 0 else last
-        operand = operands[1 - chosen] if first else operands[chosen]
-        return branches[chosen](operand)
+        chosen = index if 0 <= index < len(branches) else len(branches) - 1
+        return branches[chosen](operands[chosen])
 
     return choose
 
 
 _CONTROL: dict[str, Callable[[Instruction, Callable], Callable]] = {
-    "fusion": lambda i, function: function(i.computations("calls")[0]),
-    "call": lambda i, function: function(i.computations("to_apply")[0]),
+    "fusion": lambda i, function: function(i.attribute("calls")),
+    "call": lambda i, function: function(i.attribute("to_apply")),
     "while": _while,
     "conditional": _conditional,
 }

@@ -12,15 +12,9 @@ from collections.abc import Callable
 import ml_dtypes
 import numpy as np
 
-from .hlo import Instruction
+from .hlo import Array, Instruction
 
-DTYPES = {
-    "pred": np.dtype(bool),
-    **{f"s{n}": np.dtype(f"int{n}") for n in (8, 16, 32, 64)},
-    **{f"u{n}": np.dtype(f"uint{n}") for n in (8, 16, 32, 64)},
-    **{f"f{n}": np.dtype(f"float{n}") for n in (16, 32, 64)},
-    "bf16": np.dtype(ml_dtypes.bfloat16),
-}
+_WORDS = {"true": True, "false": False}
 _COMPARE = {"EQ": operator.eq, "NE": operator.ne, "LT": operator.lt, "LE": operator.le, "GT": operator.gt, "GE": operator.ge}
 
 
@@ -75,8 +69,13 @@ ELEMENTWISE: dict[str, Callable] = {
 }
 
 
+def _result(i: Instruction) -> Array:
+    (result,) = i.results
+    return result
+
+
 def _convert(i: Instruction) -> Callable:
-    to = DTYPES[i.dtype]
+    to = _result(i).dtype
 
     def convert(x):
         if to.kind not in "iu" or x.dtype.kind in "iub":
@@ -90,39 +89,33 @@ def _convert(i: Instruction) -> Callable:
 
 
 def _bitcast_convert(i: Instruction) -> Callable:
-    to, shape = DTYPES[i.dtype], i.shape
+    to, shape = _result(i).dtype, _result(i).shape
     return lambda x: np.ascontiguousarray(x).reshape(-1).view(to).reshape(shape)[()]
 
 
 def _reduce_precision(i: Instruction) -> Callable:
-    kept = (i.attribute("exponent_bits"), i.attribute("mantissa_bits"))
-    if i.dtype != "f32" or kept != ("8", "7"):
-        raise NotImplementedError(f"reduce-precision to {kept} of {i.dtype}")
+    if (i.attribute("exponent_bits"), i.attribute("mantissa_bits")) != ("8", "7"):
+        raise NotImplementedError("only to bfloat16")
     return lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
 def _constant(i: Instruction) -> Callable:
-    if "..." in i.payload:
-        raise NotImplementedError(f"a constant that the text leaves out: {i.type}")
-    words = re.findall(r"[^\s{},]+", i.payload)
-    numbers = [{"true": 1, "false": 0}.get(word, word) for word in words]
-    kind = DTYPES[i.dtype]
-    value = np.array([_number(number, kind) for number in numbers], kind).reshape(i.shape)[()]
+    dtype, shape = _result(i).dtype, _result(i).shape
+    words = re.findall(r"[^\s{},]+", i.inside)
+    if "..." in words:
+        raise NotImplementedError("its text is left out")
+    value = np.array([_WORDS[word] if word in _WORDS else dtype.type(word) for word in words], dtype).reshape(shape)[()]
     return lambda: value
 
 
-def _number(word, dtype: np.dtype):
-    return int(word) if dtype.kind in "iub" else dtype.type(float(word) if dtype.itemsize != 4 else np.float32(word))
-
-
 def _broadcast(i: Instruction) -> Callable:
-    axes, shape = i.numbers("dimensions"), i.shape
+    axes, shape = i.numbers("dimensions"), _result(i).shape
     thin = [shape[axis] if axis in axes else 1 for axis in range(len(shape))]
     return lambda x: np.broadcast_to(np.reshape(x, thin), shape)
 
 
 def _slice(i: Instruction) -> Callable:
-    bounds = re.findall(r"\[(\d+):(\d+)(?::(\d+))?\]", i.attribute("slice") or "")
+    bounds = re.findall(r"\[(\d+):(\d+)(?::(\d+))?\]", i.attributes)
     slices = tuple(slice(int(start), int(stop), int(step or 1)) for start, stop, step in bounds)
     return lambda x: x[slices]
 
@@ -143,24 +136,25 @@ def _dynamic_update_slice(i: Instruction) -> Callable:
 
 
 def _compare(i: Instruction) -> Callable:
-    return _COMPARE[i.attribute("direction") or ""]
+    return _COMPARE[i.attribute("direction")]
 
 
 def _iota(i: Instruction) -> Callable:
     (axis,) = i.numbers("iota_dimension")
-    value = np.broadcast_to(np.arange(i.shape[axis]).reshape([-1 if n == axis else 1 for n in range(len(i.shape))]), i.shape)
-    return lambda: value.astype(DTYPES[i.dtype])
+    dtype, shape = _result(i).dtype, _result(i).shape
+    value = np.indices(shape)[axis].astype(dtype)
+    return lambda: value
 
 
 def _custom_call(i: Instruction) -> Callable:
     """How a TPU's program takes 64 bits apart, which it has no other instruction for."""
-    target = (i.attribute("custom_call_target") or "").strip('"')
-    if target == "X64Combine" and i.dtype in ("u64", "s64"):
-        return lambda low, high: (low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)).view(DTYPES[i.dtype])
-    if target in ("X64SplitLow", "X64SplitHigh") and i.dtype in ("u32", "s32"):
-        by = np.uint64(32 if target == "X64SplitHigh" else 0)
-        return lambda x: (x.view(np.uint64) >> by).astype(np.uint32).view(DTYPES[i.dtype])
-    raise NotImplementedError(f"a call of {target}")
+    target, to = i.attribute("custom_call_target"), _result(i).dtype
+    if to.kind not in "iu" or target not in ("X64Combine", "X64SplitLow", "X64SplitHigh"):
+        raise NotImplementedError(target)
+    if target == "X64Combine":
+        return lambda low, high: (low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)).view(to)
+    by = np.uint64(32 if target == "X64SplitHigh" else 0)
+    return lambda x: (x.view(np.uint64) >> by).astype(np.uint32).view(to)
 
 
 TYPED: dict[str, Callable[[Instruction], Callable]] = {
@@ -173,8 +167,8 @@ TYPED: dict[str, Callable[[Instruction], Callable]] = {
     "slice": _slice,
     "iota": _iota,
     "custom-call": _custom_call,
-    "bitcast": lambda i: lambda x: np.reshape(x, i.shape)[()],
-    "reshape": lambda i: lambda x: np.reshape(x, i.shape)[()],
+    "bitcast": lambda i: lambda x: np.reshape(x, _result(i).shape)[()],
+    "reshape": lambda i: lambda x: np.reshape(x, _result(i).shape)[()],
     "transpose": lambda i: lambda x: np.transpose(x, i.numbers("dimensions")),
     "concatenate": lambda i: lambda *parts: np.concatenate(parts, i.numbers("dimensions")[0]),
     "dynamic-slice": lambda i: lambda x, *starts: x[_window(x, i.numbers("dynamic_slice_sizes"), starts)],

@@ -12,7 +12,7 @@ class Target:
     Attributes:
         title: what it is called in full.
         platform: "cuda" or "tpu".
-        topology: the arguments of `jax.experimental.topologies.get_topology_desc`, which describe `DEVICES` of it.
+        topology: the arguments of `jax.experimental.topologies.get_topology_desc`, which describe `DEVICES` of it or more.
         packages: what has to be installed beside jax.
         environment: what the process that compiles needs.
     """
@@ -36,7 +36,7 @@ class Target:
         """Devices that jax can compile for, and not run on."""
         from jax.experimental import topologies
 
-        return list(topologies.get_topology_desc(platform=self.platform, **self.topology).devices)
+        return list(topologies.get_topology_desc(platform=self.platform, **self.topology).devices)[:DEVICES]
 
 
 DEVICES = 4  # in each topology: for the programs that are sharded

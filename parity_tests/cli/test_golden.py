@@ -1,25 +1,28 @@
 """`optparity golden`: the hashes of every trajectory, written and checked."""
 
+import functools
 import json
-from importlib.resources import files
 
 import pytest
 
 from optparity.parity import golden
 
-from ..sampling import EXHAUSTIVE
+from ..sampling import DEFAULTS, EXHAUSTIVE
 from .running import one_line, optparity, subprocess_optparity
 
-GOLDEN = files("optparity.parity") / "golden.json"
+SMALL = golden.CONFIGURATION | {"streams": ["subnormal"], "dtypes": ["float32", "bfloat16"], "elements": 5, "steps": 2, "every": 1}
 
 
 def test_a_broken_golden_file(monkeypatch, capsys, tmp_path):
-    whole = json.loads(GOLDEN.read_text())
+    whole = golden.read()
     broken = [
         {**whole, "hashes": []},
         {**whole, "configuration": {**whole["configuration"], "streams": ["nope"]}},
         {**whole, "configuration": {**whole["configuration"], "steps": "many"}},
         {**whole, "configuration": {**whole["configuration"], "every": 0}},
+        {**whole, "kept": []},
+        {**whole, "kept": {"adam: unknown | subnormal | float32": ["0" * 16] * 2}},
+        {**whole, "flushes": False},
     ]
     for text in ("", "[]", "{}", '{"configuration": {}, "streams": {}, "hashes": {}}', *map(json.dumps, broken)):
         (tmp_path / "golden.json").write_text(text)
@@ -42,11 +45,12 @@ def test_the_committed_hashes(side, environment):
     """Either package, whatever the instruction set, in a process of its own: the trajectories of the packaged file."""
     checked = subprocess_optparity("golden", "check", "--side", side, **{"XLA_FLAGS": "", **environment})
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "0 differences" in checked.stdout
+    ways = {"jax": "flushed", "torch": "flushed and kept"}[side]
+    assert checked.stdout == f"Subnormals {ways}: {len(golden.read()['hashes'])} trajectories, 0 differences.\n"
 
 
 def test_the_committed_hashes_cover_the_table():
-    document = json.loads(GOLDEN.read_text())
+    document = golden.read()
     assert document["configuration"] == golden.CONFIGURATION
     assert set(document["hashes"]) == {key for key, *_ in golden.keys(golden.CONFIGURATION)}
     assert all(len(entry) == 2 for entry in document["hashes"].values())
@@ -66,8 +70,41 @@ def test_golden_sees_a_difference(monkeypatch, capsys, tmp_path):
     file.write_text(json.dumps(document))
     status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file, "--side", "torch")
     assert status == 1
-    assert f"hashes {key}" in out
-    assert "2 differences" in out
+    assert f"flushed {key}" in out
+    assert "3 differences" in out  # the hash is both ways', since no kept one stands in its place
+
+
+def test_a_backend_that_keeps_subnormals(monkeypatch, capsys, tmp_path):
+    """It is checked against the kept hashes. Here none is: torch that keeps them passes for one, and jax that flushes them does not."""
+    monkeypatch.setattr(golden, "CONFIGURATION", SMALL)
+    monkeypatch.setattr(golden, "ROWS", DEFAULTS)
+    file = tmp_path / "golden.json"
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "write", file, "--side", "torch")
+    count = len(golden.read(file)["hashes"])
+    assert (status, out) == (0, f"Subnormals flushed and kept: {count} trajectories written to {file}\n")
+    monkeypatch.setattr(golden, "jax_flushes", lambda: False)
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file)
+    assert (status, out.splitlines()[-1]) == (1, f"Subnormals kept: {count} trajectories, {len(golden.read(file)['kept'])} differences.")
+    monkeypatch.setattr(golden, "_walk_jax", functools.partial(golden._walk_torch, False))
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file)
+    assert (status, out) == (0, f"Subnormals kept: {count} trajectories, 0 differences.\n")
+    kept = tmp_path / "kept.json"
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "write", kept)
+    assert (status, out) == (0, f"Subnormals kept: {count} trajectories written to {kept}\n")
+    assert golden.hashes(golden.read(kept)) == {"kept": golden.hashes(golden.read(file))["kept"]}
+
+
+def test_a_file_without_hashes_for_this_backend(monkeypatch, capsys, tmp_path):
+    """What one jax backend wrote, as older versions all did, says nothing about the other; torch checks what there is."""
+    monkeypatch.setattr(golden, "CONFIGURATION", SMALL)
+    monkeypatch.setattr(golden, "ROWS", DEFAULTS)
+    file = tmp_path / "golden.json"
+    assert optparity(monkeypatch, capsys, "golden", "write", file)[0] == 0
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file, "--side", "torch")
+    assert (status, out) == (0, f"Subnormals flushed: {len(golden.read(file)['hashes'])} trajectories, 0 differences.\n")
+    monkeypatch.setattr(golden, "jax_flushes", lambda: False)
+    message = f"{file} has hashes for subnormals flushed only, and here they are kept: a file written with --side torch has both."
+    one_line(*optparity(monkeypatch, capsys, "golden", "check", file), message)
 
 
 def test_without_a_file_the_packaged_one_is_checked(monkeypatch, capsys):
@@ -75,9 +112,9 @@ def test_without_a_file_the_packaged_one_is_checked(monkeypatch, capsys):
     few = [key for key in golden.keys(golden.CONFIGURATION) if key[0].startswith("sgd: default | ") and key[3] == "float32"]
     monkeypatch.setattr(golden, "keys", lambda configuration: iter(few))
     status, out, err = optparity(monkeypatch, capsys, "golden", "check")
-    packaged = len(json.loads(GOLDEN.read_text())["hashes"])
+    packaged = len(golden.read()["hashes"])
     assert (status, err) == (1, "")
-    assert out.splitlines()[-1] == f"{len(few)} trajectories, {packaged - len(few)} differences."
+    assert out.splitlines()[-1] == f"Subnormals flushed: {len(few)} trajectories, {packaged - len(few)} differences."
     assert ": missing is not [" in out
 
 

@@ -13,7 +13,7 @@ import jaxopt_impl
 import torch_ref
 from optparity.parity.contexts import CONTEXTS
 from optparity.parity.streams import STREAMS, gradients, parameters
-from optparity.parity.subnormals import torch_flushes, torch_flushing_like_jax
+from optparity.parity.subnormals import jax_flushes, torch_flushes, torch_flushing, torch_flushing_like_jax
 from optparity.registry import OPTIMIZERS, ROWS
 
 from .. import assert_identical, compare
@@ -143,15 +143,27 @@ def test_bad_calls():
         compare(tx, make, {"a": np.ones(3)}, [{"a": np.ones(3)}])
 
 
-def test_subnormals_are_flushed_within_and_only_within():
-    """A million elements, whatever the threads did before; afterwards everything is as it was."""
-    torch.ones(2**20).mul(2.0)  # the pool has started
-    threads, before = torch.get_num_threads(), torch_flushes()
+@pytest.mark.parametrize("flushes", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_subnormals_are_flushed_or_kept_within_and_only_within(flushes, before):
+    """A million elements in torch, and in NumPy, whatever the threads did before; afterwards everything is as it was."""
+    torch.set_flush_denormal(before)
+    try:
+        torch.ones(2**20).mul(2.0)  # the pool has started
+        threads = torch.get_num_threads()
+        with torch_flushing(flushes):
+            for dtype in ("float32", "float64"):
+                assert torch_flushes(2**20, dtype) == flushes
+                assert (np.full(2**20, np.finfo(dtype).tiny) * 0.5 == 0).all() == flushes
+        assert torch.get_num_threads() == threads
+        assert torch_flushes() == before
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_torch_flushes_if_jax_does():
     with torch_flushing_like_jax():
-        for dtype in ("float32", "float64"):
-            assert torch_flushes(2**20, dtype)
-    assert torch.get_num_threads() == threads
-    assert torch_flushes() == before
+        assert torch_flushes() == jax_flushes()
 
 
 @pytest.mark.parametrize("stream", STREAMS)

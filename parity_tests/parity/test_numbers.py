@@ -23,7 +23,7 @@ def test_bias_corrections(beta):
         with jax.enable_x64(True):
             one = lambda t: (1 / (1 - nx.power(beta, nx.scalar(t))), nx.sqrt(1 - nx.power(beta, nx.scalar(t))))  # noqa: E731
             like = nx.Rounded(jnp.zeros((), jnp.float32))
-            return jax.vmap(lambda t: tuple((v.x, v.rounded(like).x) for v in one(t)))(t)
+            return jax.vmap(lambda t: tuple((v.in_float64(), v.rounded(like).x) for v in one(t)))(t)
 
     (rate64, rate32), (root64, root32) = corrections(t)
     python = [beta**n for n in t.tolist()]

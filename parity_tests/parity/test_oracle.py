@@ -92,3 +92,15 @@ def test_the_oracle_keeps_the_subnormals_of_float16():
     assert float((number(2.0**-24) * 0.75).value) == 2.0**-24
     assert float((number(2.0**-24) * 0.5).value) == 0
     assert float((number(60000.0) * 2.0).value) == float("inf")
+
+
+def test_the_oracle_keeps_subnormals_where_it_is_told_to():
+    number = lambda x: oracle.Gradual(x, oracle.FLOAT32)  # noqa: E731
+    least = number(2.0**-126)
+    assert (least * number(1 - 2.0**-24)).value == least.value  # gradual underflow rounds it up
+    assert float((least * number(0.5)).value) == 2.0**-127
+    assert float((number(2.0**-149) * 0.75).value) == 2.0**-149
+    assert str((number(-(2.0**-149)) * 0.5).value) == "-0.0"
+    assert float((number(2.0**-149) + number(2.0**-149)).value) == 2.0**-148
+    assert float(number(2.0**-148).sqrt().value) == 2.0**-74
+    assert number(2.0**-149).sign().value == 1
