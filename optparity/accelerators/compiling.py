@@ -22,8 +22,8 @@ from .targets import TARGETS
 
 WORKERS = 2
 _ERROR, _LOWERED, _HLO, _NUMBERS = "error.txt", "lowered.txt", "hlo.txt", "numbers.json"
-_PTX, _LAUNCHES, _BUFFERS = ".ptx", "thunk_sequence.txt", "buffers.txt"
-_DUMPED = {_PTX: None, ".thunk_sequence.txt": _LAUNCHES, "-buffer-assignment.txt": _BUFFERS}  # by the end of its name; None keeps it
+_PTX, _LAUNCHES, _BUFFERS = "kernels.ptx", "launches.txt", "buffers.txt"
+_KEPT = {".ptx": _PTX, ".thunk_sequence.txt": _LAUNCHES, "-buffer-assignment.txt": _BUFFERS}  # of what XLA dumps, by the end of its name
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Compiled:
         return (self.folder / _HLO).read_text(encoding="utf-8")
 
     @cached_property
-    def ptx(self) -> list[str]:
-        """CUDA: the text of each of its kernels."""
-        return [file.read_text(encoding="utf-8") for file in sorted(self.folder.glob(f"*{_PTX}"))]
+    def ptx(self) -> str:
+        """CUDA: the text of its kernels."""
+        return (self.folder / _PTX).read_text(encoding="utf-8")
 
     @cached_property
     def launches(self) -> str:
@@ -137,11 +137,12 @@ def _compile_here(target: str, folder: Path, dump: Path) -> None:
 
 
 def _keep(dump: Path, place: Path) -> None:
-    """Move what is read of a dump to the program's folder, and leave the dump empty."""
-    for file in dump.iterdir():
-        for ending, name in _DUMPED.items():
-            if file.name.endswith(ending) and file.stat().st_size:
-                file.replace(place / (name or file.name))
+    """Add what is read of a dump to the program's folder, the kernels as one text, and leave the dump empty."""
+    for file in sorted(dump.iterdir()):
+        for ending, name in _KEPT.items():
+            if file.name.endswith(ending):
+                with (place / name).open("a", encoding="utf-8") as kept:
+                    kept.write(file.read_text(encoding="utf-8"))
     shutil.rmtree(dump)
     dump.mkdir()
 

@@ -1,7 +1,7 @@
 """What each PTX instruction computes, in NumPy: a table of those that are known. What is not in it is refused wherever it is met.
 
-Registers have no type; an instruction says as what it reads them. A conversion or an operation that rounds is here only if it rounds once, to
-nearest-even (`.rn`), and keeps subnormals (no `.ftz`): there is no `fma`, and no conversion from float64 to a half, which skips float32.
+Registers have no type; an instruction says as what it reads them. A conversion or an operation that rounds is here only if it rounds once,
+to nearest-even (`.rn`), and keeps subnormals (no `.ftz`): there is no `fma`, and no conversion from float64 to a half, which skips float32.
 """
 
 import enum

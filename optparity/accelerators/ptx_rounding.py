@@ -1,16 +1,16 @@
 """Whether a kernel rounds as the rules are written: once per operation, to nearest-even, and nothing else.
 
-Every instruction must be one of `operations`, where no other arithmetic on floats is than what rounds once. Approximate instructions are there,
-since a quotient that is rounded once may begin with one. With what came of it nothing may be done but to make a whole number of it, and of that
-a product, as the exact remainder needs that corrects it. It is not stored, not compared, and so never a result.
+Every instruction must be one of `ptx_operations`, where no other arithmetic on floats is than what rounds once. Approximate ones are there
+too, since a quotient that is rounded once may begin with one. With what came of it nothing may be done but to make a whole number of it,
+and of that a product, as the exact remainder needs that corrects it. It is not stored, not compared, and so never a result.
 """
 
 import re
 from collections.abc import Iterator, Set
 
-from .interpreter import ACCESS, is_control
-from .operations import OPERATIONS, Kind
 from .ptx import Instruction, Kernel
+from .ptx_interpreter import ACCESS, is_control
+from .ptx_operations import OPERATIONS, Kind
 
 _REGISTER = re.compile(r"%[a-z]+\d+")
 _PRODUCT = re.compile(r"(mul|mad)\.lo\.[su]32")

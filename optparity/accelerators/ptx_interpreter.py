@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .operations import OPERATIONS, TYPES, Kind
 from .ptx import Instruction, Kernel, UnknownError
+from .ptx_operations import OPERATIONS, TYPES, Kind
 
 WRONG_BY = 4
 _BUFFER = 40  # bits of an address that tell where in its buffer it is
@@ -71,7 +71,7 @@ def run(kernel: Kernel, blocks: int, threads: int, arguments: Sequence[int], mem
     block, thread = np.divmod(np.arange(blocks * threads, dtype=np.uint32), np.uint32(threads))
     machine = _Machine(
         dict(zip(kernel.parameters, arguments, strict=True)),
-        {"%ctaid.x": block, "%tid.x": thread, "%ntid.x": np.uint32([threads]), "%nctaid.x": np.uint32([blocks])},
+        {"%ctaid.x": block, "%tid.x": thread, "%ntid.x": np.array(threads, np.uint32), "%nctaid.x": np.array(blocks, np.uint32)},
         memory,
         rng,
     )
@@ -116,7 +116,7 @@ class _Machine:
         elif access := ACCESS.fullmatch(opcode):
             self.move(access, operands, acting)
         elif _PARAMETER.fullmatch(opcode):
-            self.write(operands[0], np.uint64(self.parameters[operands[1].strip("[]")]), acting)
+            self.write(operands[0], np.array(self.parameters[operands[1].strip("[]")], np.uint64), acting)
         elif opcode == _TO_GLOBAL:
             self.write(operands[0], self.read(operands[1], "u64"), acting)
         elif opcode not in _NOTHING or guard:
