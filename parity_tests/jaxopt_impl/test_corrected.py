@@ -21,7 +21,9 @@ OFF = pytest.mark.parametrize("off", [0, 4, 30])
 def run(function, operands: int, off: int, flush: bool, elements: int = ELEMENTS):
     """The compiled program of a function, run in NumPy, where a reciprocal or a reciprocal root is wrong by up to so many ulp."""
     arrays = [jax.ShapeDtypeStruct((elements,), np.float32)] * operands
-    return program(jax.jit(function).lower(*arrays).compile().as_text(), Machine(off, flush, seed=off))
+    text = jax.jit(function).lower(*arrays).compile().as_text()
+    assert text
+    return program(text, Machine(off, flush, seed=off))
 
 
 def any_bits(rng) -> np.ndarray:
