@@ -1,9 +1,11 @@
-"""What a TPU's program shows: that nothing in it is float64, that no approximation is taken for a result, and what it computes.
+"""What a TPU's program shows: nothing in it is float64, no approximation is taken for a result, no operation of the rule is gone.
 
 A TPU has no IEEE float64 (its compiler makes a pair of float32 of each) and approximates float32 quotients and roots. Both stand in the
 program's text. What is below it, the TPU's own instructions, this does not see.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 from . import hlo
@@ -14,6 +16,12 @@ _APPROXIMATE = {"divide", "sqrt", "rsqrt", "cbrt", "power", "exponential", "expo
 _MOVES = {"bitcast", "broadcast", "copy", "copy-start", "copy-done", "reshape", "slice", "transpose", "get-tuple-element", "tuple"}
 _PASSES = _MOVES | {"multiply", "add", "fusion", "parameter"}
 _COUNTS = {"convert", "bitcast-convert"}
+_ROUNDS = ("add", "subtract", "multiply", "divide", "sqrt", "rsqrt", "maximum", "sign", "reduce-precision")
+_OF_AN_ARRAY = re.compile(r"= f32\[\d[\d,]*\]\S* ([a-z-]+)\(")
+_SIGN_BIT = re.compile(r"%?([\w.-]+) = u32\[\]\S* constant\(2147483648\)")
+_SPREAD = re.compile(r"%?([\w.-]+) = u32\[[\d,]+\]\S* broadcast\(%?([\w.-]+)\)")
+_AND = re.compile(r"= u32\[[\d,]+\]\S* and\(%?([\w.-]+), %?([\w.-]+)\)")
+_RESULT = Instruction("result", "()", "result", "", "")  # of the program, or of a turn of a loop
 
 
 def problems(compiled: Compiled) -> list[str]:
@@ -21,7 +29,25 @@ def problems(compiled: Compiled) -> list[str]:
     float64 = compiled.lowered.count("f64[")  # before it is optimized: then each is a pair of float32
     wide = [f"float64 is mentioned {float64} times"] if float64 else []
     relied_on = _relied_on(hlo.computations(compiled.hlo))
-    return wide + [f"the {i.opcode} %{i.name} is taken for exact by %{user.name}, {user.opcode}" for i, user in relied_on]
+    return wide + [f"the {i.opcode} %{i.name} is taken for exact by the {user.opcode} %{user.name}" for i, user in relied_on]
+
+
+def lost(compiled: Compiled) -> list[str]:
+    """In a line each, which float32 operations and which fences of the lowered program the optimized one has fewer of.
+
+    It may have more, in copies. Not for a program of constants, which are computed when it is compiled.
+    """
+    before, after = _counted(compiled.lowered), _counted(compiled.hlo)
+    return [f"{after[what]} of {count} {what} are left" for what, count in before.items() if after[what] < count]
+
+
+def _counted(text: str) -> Counter[str]:
+    """The operations on float32 arrays that round or choose, and the sign bits that are taken out of arrays: a fence has one."""
+    counted = Counter(opcode for opcode in _OF_AN_ARRAY.findall(text) if opcode in _ROUNDS)
+    sign_bits = set(_SIGN_BIT.findall(text))
+    sign_bits |= {name for name, of in _SPREAD.findall(text) if of in sign_bits}
+    counted["fence"] = sum(not sign_bits.isdisjoint(operands) for operands in _AND.findall(text))
+    return counted
 
 
 def _relied_on(computations: dict[str, list[Instruction]]) -> Iterator[tuple[Instruction, Instruction]]:
@@ -67,4 +93,4 @@ class _Uses:
                 elif operand == value.name:
                     yield computation, user
         if value is here[-1]:
-            yield self.callers.get(computation, (computation, value))
+            yield self.callers.get(computation, (computation, _RESULT))
