@@ -145,15 +145,21 @@ def sharded(row: Row, dtype: str) -> Built:
     return _built(row.tx, jax.ShapeDtypeStruct((4 * SHAPE[0], SHAPE[1]), dtype))
 
 
-CONTEXTS = {build.__name__: build for build in (scan, vmap, cond, product, constants, injected, packed, sharded)}
+def large(row: Row, dtype: str) -> Built:
+    """A leaf of which a thread takes several elements at once."""
+    return _built(row.tx, jax.ShapeDtypeStruct((2**20,), dtype))
+
+
+CONTEXTS = {build.__name__: build for build in (scan, vmap, cond, product, constants, injected, packed, sharded, large)}
 
 
 def fenced_canary(name: str, dtype: str) -> Built:
-    """An expression of a canary as kernels write it."""
+    """An expression of a canary as kernels write it, and what it is made of."""
     canary = _canary(name)
 
     def fenced(*arrays):
-        return nx.finish(canary.expression(nx, *(nx.wrap(x, dtype) for x in nx.barrier(*canary.prepare(*arrays)))))
+        prepared = canary.prepare(*arrays)  # outside of the kernel, so as exact as the backend has it
+        return nx.finish(canary.expression(nx, *(nx.wrap(x, dtype) for x in nx.barrier(*prepared)))), prepared
 
     return Built(fenced, (jax.ShapeDtypeStruct((ELEMENTS,), dtype),) * 4)
 
