@@ -102,6 +102,7 @@ def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
 @jax.jit
 def divide(a: jax.Array, b: jax.Array) -> jax.Array:
     """a / b."""
+    a, b = jnp.broadcast_arrays(a, b)
     (m, exponent), (n, other) = _parts(a), _parts(b)
 
     def one_bit(_, carry):
