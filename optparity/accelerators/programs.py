@@ -116,17 +116,18 @@ def product(row: Row, dtype: str) -> Built:
 
 
 def constants(row: Row, dtype: str) -> Built:
-    """Constant parameters and gradients, in a program with `init`."""
-    step = train_step_of(row.tx)
+    """Constant parameters and gradients, in a program with `init`: the update and the state of the second step.
 
-    def first_steps(anything):  # by the device of an argument jax knows what it compiles for
+    Not the parameters: two sums of `optax.apply_updates` in one program are the caller's, and where a GPU has no addition of bfloat16
+    (A100), XLA does not round the first.
+    """
+
+    def second_update(anything):  # by the device of an argument jax knows what it compiles for
         params = jnp.full(SHAPE, 0.3, dtype)
-        state = row.tx.init(params)
-        for number in (0.1, -0.2):
-            params, state = step(params, state, jnp.full(SHAPE, number, dtype))
-        return params, state
+        params, state = train_step_of(row.tx)(params, row.tx.init(params), jnp.full(SHAPE, 0.1, dtype))
+        return row.tx.update(jnp.full(SHAPE, -0.2, dtype), state, params)
 
-    return Built(first_steps, (jax.ShapeDtypeStruct((), dtype),))
+    return Built(second_update, (jax.ShapeDtypeStruct((), dtype),))
 
 
 def injected(row: Row, dtype: str) -> Built:
