@@ -226,10 +226,11 @@ class Scalar:
         """The number in float64."""
         return fence(self.computed(_in_float64, {id(x): x for x in self.arrays()}).x)
 
-    def by_integers(self, *arrays: jax.Array) -> binary64.Binary64:
-        """The same number computed by integers, from these arrays in the place of its own."""
+    def by_integers(self, *arrays: jax.Array) -> jax.Array:
+        """The same number computed by integers, from these arrays in the place of its own, and rounded to float32."""
         given = {id(own): x for own, x in zip(self.arrays(), arrays, strict=True)}
-        return self.computed(binary64.Binary64.of, given)
+        with jax.enable_x64(True):  # it is traced when it is lowered, where the caller's is over
+            return binary64.to_float32(self.computed(binary64.Binary64.of, given).bits)
 
     def rounded(self, like: Rounded) -> Rounded:
         """In the dtype that `like` is computed in."""
@@ -242,7 +243,7 @@ class Scalar:
         rounded = fence(self.in_float64().astype(to))
         if to == "float64":
             return rounded  # for leaves that a TPU refuses
-        return instead(rounded, *self.arrays(), tpu=lambda *arrays: binary64.to_float32(self.by_integers(*arrays).bits))
+        return instead(rounded, *self.arrays(), tpu=self.by_integers)
 
 
 def _in_float64(x):

@@ -46,7 +46,7 @@ class Compiled:
 
     @cached_property
     def lowered(self) -> str:
-        """The program as the compiler was given it."""
+        """The program as the compiler was given it, as HLO, but for what nothing depends on."""
         return (self.folder / _LOWERED).read_text(encoding="utf-8")
 
     @cached_property
@@ -162,7 +162,7 @@ def _compile(program: Program, name: str, devices: list, place: Path) -> None:
         compiled = lowered.compile()
     if not {device for sharding in jax.tree.leaves(compiled.output_shardings) for device in sharding.device_set} <= set(devices):
         raise ValueError(f"{program.name}: jax compiled it for another device; it needs an argument.")
-    (place / _LOWERED).write_text(lowered.as_text(), encoding="utf-8")
+    (place / _LOWERED).write_text(lowered.as_text(dialect="hlo"), encoding="utf-8")
     (place / _HLO).write_text(compiled.as_text() or "", encoding="utf-8")
     memory = compiled.memory_analysis()
     sizes = {field: getattr(memory, field) for field in dir(memory) if field.endswith("_in_bytes")}

@@ -142,7 +142,20 @@ def _conditional(i: Instruction, function: Callable) -> Callable:
     return choose
 
 
+def _reduce(i: Instruction, function: Callable) -> Callable:
+    combine, axes = function(i.attribute("to_apply")), i.numbers("dimensions")
+    if any(array.dtype.kind not in "iub" for array in i.results):
+        raise NotImplementedError("the order of a sum of floats is not known")
+
+    def reduce(x, start):
+        front = np.moveaxis(x, axes, range(len(axes)))
+        return functools.reduce(combine, front.reshape(-1, *front.shape[len(axes) :]), start)
+
+    return reduce
+
+
 _CONTROL: dict[str, Callable[[Instruction, Callable], Callable]] = {
+    "reduce": _reduce,
     "fusion": lambda i, function: function(i.attribute("calls")),
     "call": lambda i, function: function(i.attribute("to_apply")),
     "while": _while,

@@ -132,7 +132,8 @@ def constants(row: Row, dtype: str) -> Built:
 
 def injected(row: Row, dtype: str) -> Built:
     """Every number of the row an array, known at run time only."""
-    return _built(optax.inject_hyperparams(row.entry.jax)(**row.arguments), jax.ShapeDtypeStruct(SHAPE, dtype))
+    inject = optax.inject_hyperparams(row.entry.jax, hyperparam_dtype=jnp.promote_types(dtype, jnp.float32))
+    return _built(inject(**row.arguments), jax.ShapeDtypeStruct(SHAPE, dtype))
 
 
 def packed(row: Row, dtype: str) -> Built:

@@ -12,24 +12,25 @@ from .hlo import Instruction
 
 _APPROXIMATE = {"divide", "sqrt", "rsqrt", "cbrt", "power", "exponential", "exponential-minus-one", "log", "log-plus-one"}
 _MOVES = {"bitcast", "broadcast", "copy", "copy-start", "copy-done", "reshape", "slice", "transpose", "get-tuple-element", "tuple"}
-_PASSES = _MOVES | {"multiply", "fusion", "parameter"}
+_PASSES = _MOVES | {"multiply", "add", "fusion", "parameter"}
+_COUNTS = {"convert", "bitcast-convert"}
 
 
 def problems(compiled: Compiled) -> list[str]:
     """In a line each, what should not be in a program."""
-    float64 = compiled.lowered.count("f64>")  # before it is optimized: then each is a pair of float32
+    float64 = compiled.lowered.count("f64[")  # before it is optimized: then each is a pair of float32
     wide = [f"float64 is mentioned {float64} times"] if float64 else []
     relied_on = _relied_on(hlo.computations(compiled.hlo))
     return wide + [f"the {i.opcode} %{i.name} is taken for exact by %{user.name}, {user.opcode}" for i, user in relied_on]
 
 
 def _relied_on(computations: dict[str, list[Instruction]]) -> Iterator[tuple[Instruction, Instruction]]:
-    """Each approximation that goes elsewhere than, scaled, to an integer, where it is corrected; with the instruction that takes it."""
+    """Each approximation that ends elsewhere than in an integer, where it is corrected; with the instruction that takes it."""
     uses = _Uses(computations)
     for name, instructions in computations.items():
         for i in instructions:
             if i.opcode in _APPROXIMATE and i.results[0].dtype.kind not in "iu":
-                yield from ((i, user) for user in uses.of(name, i) if user.opcode != "convert" or user.results[0].dtype.kind not in "iu")
+                yield from ((i, user) for user in uses.of(name, i) if user.opcode not in _COUNTS or user.results[0].dtype.kind not in "iu")
 
 
 class _Uses:
