@@ -48,6 +48,9 @@ class Program:
     dtype: str
     sharded: bool = False
 
+    def __str__(self) -> str:
+        return self.name
+
 
 def train_steps(dtypes: Iterable[str] = DTYPES, rows: Iterable[Row] = ROWS) -> list[Program]:
     """The donated train step of each row and dtype."""
@@ -156,12 +159,11 @@ CONTEXTS = {build.__name__: build for build in (scan, vmap, cond, product, const
 
 
 def fenced_canary(name: str, dtype: str) -> Built:
-    """An expression of a canary as kernels write it, and what it is made of."""
+    """An expression of a canary as kernels write it."""
     canary = _canary(name)
 
     def fenced(*arrays):
-        prepared = canary.prepare(*arrays)  # outside of the kernel, so as exact as the backend has it
-        return nx.finish(canary.expression(nx, *(nx.wrap(x, dtype) for x in nx.barrier(*prepared)))), prepared
+        return nx.finish(canary.expression(nx, *(nx.wrap(x, dtype) for x in nx.barrier(*canary.prepare(*arrays)))))
 
     return Built(fenced, (jax.ShapeDtypeStruct((ELEMENTS,), dtype),) * 4)
 
