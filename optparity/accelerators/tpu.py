@@ -4,7 +4,6 @@ A TPU has no IEEE float64 (its compiler makes a pair of float32 of each) and app
 program's text. What is below it, the TPU's own instructions, this does not see.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -17,10 +16,7 @@ _MOVES = {"bitcast", "broadcast", "copy", "copy-start", "copy-done", "reshape", 
 _PASSES = _MOVES | {"multiply", "add", "fusion", "parameter"}
 _COUNTS = {"convert", "bitcast-convert"}
 _ROUNDS = ("add", "subtract", "multiply", "divide", "sqrt", "rsqrt", "maximum", "sign", "reduce-precision")
-_OF_AN_ARRAY = re.compile(r"= f32\[\d[\d,]*\]\S* ([a-z-]+)\(")
-_SIGN_BIT = re.compile(r"%?([\w.-]+) = u32\[\]\S* constant\(2147483648\)")
-_SPREAD = re.compile(r"%?([\w.-]+) = u32\[[\d,]+\]\S* broadcast\(%?([\w.-]+)\)")
-_AND = re.compile(r"= u32\[[\d,]+\]\S* and\(%?([\w.-]+), %?([\w.-]+)\)")
+_SIGN_BIT = "2147483648"
 _RESULT = Instruction("result", "()", "result", "", "")  # of the program, or of a turn of a loop
 
 
@@ -43,10 +39,16 @@ def lost(compiled: Compiled) -> list[str]:
 
 def _counted(text: str) -> Counter[str]:
     """The operations on float32 arrays that round or choose, and the sign bits that are taken out of arrays: a fence has one."""
-    counted = Counter(opcode for opcode in _OF_AN_ARRAY.findall(text) if opcode in _ROUNDS)
-    sign_bits = set(_SIGN_BIT.findall(text))
-    sign_bits |= {name for name, of in _SPREAD.findall(text) if of in sign_bits}
-    counted["fence"] = sum(not sign_bits.isdisjoint(operands) for operands in _AND.findall(text))
+    counted: Counter[str] = Counter()
+    for instructions in hlo.computations(text).values():
+        sign_bits = set()
+        for i in instructions:
+            if (i.opcode == "constant" and i.inside == _SIGN_BIT) or (i.opcode == "broadcast" and sign_bits.issuperset(i.operands)):
+                sign_bits.add(i.name)
+            elif i.opcode in _ROUNDS and i.shape.startswith("f32[") and i.results[0].shape:
+                counted[i.opcode] += 1
+            elif i.opcode == "and" and i.results[0].shape and not sign_bits.isdisjoint(i.operands):
+                counted["fence"] += 1
     return counted
 
 
