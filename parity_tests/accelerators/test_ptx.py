@@ -4,7 +4,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from optparity.accelerators import ptx
+from optparity.accelerators import cuda, programs, ptx
+from optparity.accelerators.compiling import Compiled
+from optparity.accelerators.programs import Program
 from optparity.accelerators.ptx import UnknownError
 from optparity.accelerators.ptx_interpreter import Memory, is_known, run
 from optparity.parity.bits import differing
@@ -299,3 +301,27 @@ def test_operands_and_lines_that_are_not_known(body, message):
 def test_a_parameter_that_is_no_address():
     with pytest.raises(UnknownError, match="kernel: a parameter that is no address"):
         list(ptx.kernels(KERNEL.replace(".param .u64 .ptr .align 16 kernel_param_0", ".param .f32 kernel_param_0")))
+
+
+def test_a_function_that_is_no_kernel():
+    with pytest.raises(UnknownError, match="PTX with a function that is no kernel"):
+        list(ptx.kernels(KERNEL + ".func helper() { ret; }"))
+
+
+STARTED = "001: kCustomKernel [source | sink] {} grid: [1, 1, 1] threads: [1, 1, 1]  shared_memory: 0 bytes"
+
+
+@pytest.mark.parametrize(
+    ("started", "known"),
+    [
+        (STARTED.format("kernel"), True),
+        (STARTED.format("other"), False),
+        ("001: kCopy  [source | sink] kCopy", True),
+        ("001: kCuDnn [source | sink] custom-call", False),
+    ],
+)
+def test_what_is_started_must_have_been_read(started, known, tmp_path):
+    (tmp_path / "kernels.ptx").write_text(KERNEL.replace("BODY", ""))
+    (tmp_path / "launches.txt").write_text(f"{started}\n")
+    found = cuda.problems(Compiled(Program("kernel", programs.train_step, None, "float32"), tmp_path))
+    assert found == ([] if known else [f"XLA starts: {started}"])
