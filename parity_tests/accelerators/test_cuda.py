@@ -89,6 +89,7 @@ def test_what_a_dropped_fence_leads_to_shows_in_the_bits(gpu, program, compiled)
 
 
 @pytest.mark.parametrize(("gpu", "program"), on_each_gpu([program for program in CONTEXTS if program.build.__name__ not in GO_ROUND]))
+@pytest.mark.usefixtures("as_users_have_it")  # `inject_hyperparams` promotes
 def test_each_context_has_the_bits_of_the_cpu(gpu, program, compiled):
     """Of one device, where the leaf is spread over several."""
     arguments = drawn(program)
