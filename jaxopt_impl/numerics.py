@@ -389,9 +389,10 @@ def unwrap(a: Rounded) -> jax.Array:
 
 def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
     """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
-    dtype, x = dtype or a.dtype, a.before(Fuses.ANYTHING)
-    narrowed = dtype in _ROUND and dtype != a.dtype  # of an accumulator; without a bfloat16 adder, XLA would take the conversion alone away
-    return (_ROUND[dtype](x) if narrowed else x).astype(dtype)
+    x = a.before(Fuses.ANYTHING)
+    if dtype in (None, a.dtype):
+        return x.astype(a.dtype)
+    return _ROUND[str(dtype)](x).astype(dtype)  # an accumulator's: where nothing adds bfloat16, XLA takes a mere conversion away
 
 
 def static_value(value) -> float | None:

@@ -115,10 +115,12 @@ def _run(target: str, share: list[tuple[int, Program]], folder: Path, worker: st
 
 
 def _environment(target: str, dump: Path) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    # the kernels as PTX, and the order in which they are started; with the platform "cuda" jax would ask for cuDNN
-    flags = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=ptx" if TARGETS[target].platform == "cuda" else ""
-    return {**inherited, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **TARGETS[target].environment}
+    """Flags of XLA that are set here stay: they are a part of what is compiled."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if TARGETS[target].platform == "cuda":  # the kernels as PTX, and the order in which they are started
+        flags = f"{flags} --xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=ptx"
+    # with the platform "cuda" jax would ask for cuDNN
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **TARGETS[target].environment}
 
 
 def _compile_here(target: str, folder: Path, dump: Path) -> None:
