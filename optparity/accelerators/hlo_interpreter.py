@@ -17,7 +17,10 @@ from .hlo_operations import ELEMENTWISE, TYPED
 
 _APPROXIMATE = ("divide", "sqrt", "rsqrt")
 _TINY = np.finfo(np.float32).tiny
-_WITH_ITS_EXPONENTS = (np.float32, ml_dtypes.bfloat16)  # a subnormal of these is one of float32, in which a TPU computes
+_WITH_ITS_EXPONENTS = {
+    np.dtype(np.float32),
+    np.dtype(ml_dtypes.bfloat16),
+}  # a subnormal of these is one of float32, in which a TPU computes
 _BITS = ("negate", "abs", "select", "is-finite")  # float operations that look at no number: a subnormal passes
 
 
