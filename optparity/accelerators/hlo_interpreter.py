@@ -20,7 +20,7 @@ _TINY = np.finfo(np.float32).tiny
 _WITH_ITS_EXPONENTS = {
     np.dtype(np.float32),
     np.dtype(ml_dtypes.bfloat16),
-}  # a subnormal of these is one of float32, in which a TPU computes
+}  # their subnormals are those of float32, in which a TPU computes
 _BITS = ("negate", "abs", "select", "is-finite")  # float operations that look at no number: a subnormal passes
 
 
