@@ -6,10 +6,12 @@ PYTHON_NEWEST ?= $(call find,3.12)
 WHEEL_PYTHONS ?= $(or $(call find,3.11),python3.11) $(or $(call find,3.12),python3.12) $(or $(call find,3.13),python3.13)
 VENV := .venv
 NEWEST := .venv-newest
+ACCELERATORS := .venv-accelerators
+ACCELERATORS_NEWEST := .venv-accelerators-newest
 JOBS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 
-.PHONY: parity test bench docs lint exhaustive newest wheels clean
+.PHONY: parity test bench docs lint exhaustive newest accelerators wheels clean
 
 parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
@@ -37,16 +39,34 @@ newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed ha
 	$(NEWEST)/bin/optparity golden check
 	$(NEWEST)/bin/python -m pytest parity_tests/parity/test_canaries.py -k "not torch"
 
+accelerators: $(ACCELERATORS)/.installed $(ACCELERATORS_NEWEST)/.installed  ## what XLA makes of the rules for GPUs and TPUs; none is needed
+	$(ACCELERATORS)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadgroup
+	$(ACCELERATORS_NEWEST)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadgroup -k compiled
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,train,convert,docs,dev]'
 	touch $@
 
+$(NEWEST)/.installed $(ACCELERATORS_NEWEST)/.installed: need_newest = @test -n "$(PYTHON_NEWEST)" || \
+	{ echo "make $(MAKECMDGOALS): no Python 3.12 was found; say PYTHON_NEWEST=/path/to/python3.12"; exit 2; }
+
 $(NEWEST)/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON_NEWEST)" || { echo "make newest: no Python 3.12 was found; say PYTHON_NEWEST=/path/to/python3.12"; exit 2; }
+	$(need_newest)
 	$(PYTHON_NEWEST) -m venv $(NEWEST)
 	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli]' pytest
 	touch $@
 
+$(ACCELERATORS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ACCELERATORS)
+	$(ACCELERATORS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,accelerators]' pytest pytest-xdist
+	touch $@
+
+$(ACCELERATORS_NEWEST)/.installed: pyproject.toml constraints.txt
+	$(need_newest)
+	$(PYTHON_NEWEST) -m venv $(ACCELERATORS_NEWEST)
+	$(ACCELERATORS_NEWEST)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[accelerators]' pytest pytest-xdist
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(NEWEST) out
+	rm -rf $(VENV) $(NEWEST) $(ACCELERATORS) $(ACCELERATORS_NEWEST) out

@@ -102,6 +102,7 @@ def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
 @jax.jit
 def divide(a: jax.Array, b: jax.Array) -> jax.Array:
     """a / b."""
+    a, b = jnp.broadcast_arrays(a, b)
     (m, exponent), (n, other) = _parts(a), _parts(b)
 
     def one_bit(_, carry):
@@ -155,9 +156,9 @@ def _power(base, t):
 
 
 def from_array(x: jax.Array) -> jax.Array:
-    """The same number: of a float32 or an integer."""
+    """The same number: of a float32, a bfloat16, a float16 or an integer."""
     if jnp.issubdtype(x.dtype, jnp.floating):
-        return from_float32(x)
+        return from_float32(x.astype(np.float32))
     x = x.astype(np.int64)
     m = lax.abs(x).astype(np.uint64)
     return jnp.where(x == 0, np.uint64(0), jnp.where(x < 0, _SIGN, np.uint64(0)) | _rounded(m, jnp.full(jnp.shape(x), 1023 + 62, np.int32)))

@@ -8,8 +8,6 @@ The root is the same with R = N − Q². Neither needs float64, an FMA, or a rec
 Every case of IEEE 754 is here: zeros, infinities, NaN, overflow, and subnormal numbers, kept where the backend's additions keep them.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +17,12 @@ _SIGN, _INFINITY, _FRACTION, _ONE = (np.uint32(bits) for bits in (0x80000000, 0x
 _HIDDEN_BIT = np.uint32(0x00800000)
 
 
-def quotient(a: jax.Array, b: jax.Array, reciprocal: Callable = lambda x: 1 / x) -> jax.Array:
-    """a / b, rounded once. `reciprocal` is of numbers in [1, 2), and may be off by 30 units in the last place."""
+def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a / b, rounded once. The reciprocal that it takes, of a number in [1, 2), may be off by 30 units in the last place."""
+    a, b = _flushed(a), _flushed(b)
     (m, exponent), (n, divisor_exponent) = _parts(a), _parts(b)
     short = (m < n).astype(np.uint32)  # 1 where the quotient of the significands is below 1, and takes a bit more
-    r = reciprocal(_significand(n, np.uint32(0)))
+    r = 1 / _significand(n, np.uint32(0))
     q = _whole(_significand(m, short) * r)
     rest = _signed((m << (short + np.uint32(23))) - _unsigned(q) * n)
     k, n = _nearest(rest.astype(np.float32) * r * np.float32(2**-23)), _signed(n)
@@ -32,22 +31,24 @@ def quotient(a: jax.Array, b: jax.Array, reciprocal: Callable = lambda x: 1 / x)
     q, rest = q + k, rest - k * n
     bits = _assembled(q, rest, exponent - divisor_exponent + 127 - _signed(short))
     sign = (_bits(a) ^ _bits(b)) & _SIGN
-    return _flushed(jnp.where(_finite(a) & _finite(b), _float(bits | sign), _as_limits(a, b)))
+    return _flushed(jnp.where(_is_number(a) & _is_number(b), _float(bits | sign), _as_limits(a, b)))
 
 
-def sqrt(x: jax.Array, rsqrt: Callable = lax.rsqrt) -> jax.Array:
-    """The square root of x, rounded once. `rsqrt` is of numbers in [1, 4), and may be off by 30 units in the last place."""
+def sqrt(x: jax.Array) -> jax.Array:
+    """The square root of x, rounded once. The reciprocal root that it takes, of a number in [1, 4), may be off by 30 units likewise."""
+    x = _flushed(x)
     m, exponent = _parts(x)
     odd = (exponent - 127) & 1
     n = m << _unsigned(odd)
     y = _significand(m, _unsigned(odd))
-    r = rsqrt(y)
+    r = lax.rsqrt(y)
     q = _whole(y * r)
     q = q + _nearest(_rest_of_square(n, q).astype(np.float32) * r * np.float32(2**-24))
     rest = _rest_of_square(n, q)
     q = q + (rest > q).astype(np.int32) - (rest <= -q).astype(np.int32)  # (q ± 1/2)² = q² ± q + 1/4: never a tie
     bits = _unsigned((((exponent - 127 - odd) >> 1) + 126 << 23) + q)
-    return jnp.where(_finite(x) & (x > 0), _float(bits), jnp.where(x < 0, np.float32(np.nan), _flushed(x)))
+    negative = (_bits(x) & _SIGN != 0) & (_bits(x) & ~_SIGN != 0)
+    return jnp.where(negative, np.float32(np.nan), jnp.where(_is_number(x), _float(bits), x))
 
 
 def _parts(x):
@@ -62,7 +63,7 @@ def _parts(x):
 
 def _assembled(q, rest, exponent):
     """The bits of (q + less than 1/2 with the sign of `rest`) 2^(exponent − 150): rounded once, to fewer bits where it is subnormal."""
-    wide = _unsigned(4 * q + lax.sign(rest))
+    wide = _unsigned(4 * q + jnp.clip(rest, -1, 1))
     dropped = _unsigned(2 + jnp.clip(1 - exponent, 0, 25))
     half = (np.uint32(1) << (dropped - np.uint32(1))) - np.uint32(1) + ((wide >> dropped) & np.uint32(1))  # a tie goes to even
     bits = ((wide + half) >> dropped) + (_unsigned(jnp.maximum(exponent, 1) - 1) << np.uint32(23))
@@ -71,13 +72,13 @@ def _assembled(q, rest, exponent):
 
 def _as_limits(a, b):
     """a / b where one is 0, infinite or NaN: a product, where 0 and infinity have changed places in b."""
-    limit = (b == 0) | (jnp.abs(b) == np.inf)
+    limit = (_bits(b) & ~_SIGN == 0) | (_bits(b) & ~_SIGN == _INFINITY)
     return a * _float(jnp.where(limit, _bits(b) ^ _INFINITY, _bits(b)))
 
 
-def _finite(x):
-    """Whether x is neither 0 (as this backend compares, which may flush) nor infinite nor NaN."""
-    return (x != 0) & (_bits(x) & _INFINITY != _INFINITY)
+def _is_number(x):
+    """Whether x is neither 0 nor infinite nor NaN. By its bits: a compiler that thinks of gradual underflow may reword `x == 0`."""
+    return (_bits(x) & ~_SIGN) - np.uint32(1) < _INFINITY - np.uint32(1)
 
 
 def _rest_of_square(n, q):

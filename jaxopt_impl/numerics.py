@@ -389,7 +389,9 @@ def unwrap(a: Rounded) -> jax.Array:
 
 def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
     """The array of a finished update, rounded to the leaf's dtype, and apart from whatever the caller does with it next."""
-    return a.before(Fuses.ANYTHING).astype(dtype or a.dtype)
+    dtype, x = dtype or a.dtype, a.before(Fuses.ANYTHING)
+    narrowed = dtype in _ROUND and dtype != a.dtype  # of an accumulator; without a bfloat16 adder, XLA would take the conversion alone away
+    return (_ROUND[dtype](x) if narrowed else x).astype(dtype)
 
 
 def static_value(value) -> float | None:

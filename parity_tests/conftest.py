@@ -1,4 +1,7 @@
-"""Strict settings for every test: eight devices, no silent promotion of ranks or dtypes; `--exhaustive` runs the whole products."""
+"""Strict settings for every test: eight devices, no silent promotion of ranks or dtypes.
+
+`--exhaustive` runs the whole products; `--accelerators` what compiles for GPUs and TPUs.
+"""
 
 import os
 
@@ -11,17 +14,21 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+OPTIONS = ("exhaustive", "accelerators")
+
 
 def pytest_addoption(parser):
-    parser.addoption("--exhaustive", action="store_true", help="run the tests and cases marked `exhaustive` as well")
+    for option in OPTIONS:
+        parser.addoption(f"--{option}", action="store_true", help=f"run the tests and cases marked `{option}` as well")
 
 
 def pytest_collection_modifyitems(config, items):
-    """What is marked `exhaustive` is not collected without the option: one case of each kind stays (see `sampling`)."""
-    if not config.getoption("--exhaustive"):
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+    """What is marked with an option's name is not collected without it. Of `exhaustive` one case of each kind stays (see `sampling`)."""
+    for option in OPTIONS:
+        if not config.getoption(f"--{option}"):
+            left_out = [item for item in items if item.get_closest_marker(option)]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker(option)]
 
 
 @pytest.fixture(params=["float32", "float64"])

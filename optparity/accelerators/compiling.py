@@ -24,8 +24,8 @@ from .targets import TARGETS
 
 WORKERS = 2
 _ERROR, _LOWERED, _HLO, _NUMBERS = "error.txt", "lowered.txt", "hlo.txt", "numbers.json"
-_PTX, _LAUNCHES, _BUFFERS = ".ptx", "thunk_sequence.txt", "buffers.txt"
-_DUMPED = {_PTX: None, ".thunk_sequence.txt": _LAUNCHES, "-buffer-assignment.txt": _BUFFERS}  # by the end of its name; None keeps it
+_PTX, _LAUNCHES, _BUFFERS = "kernels.ptx", "launches.txt", "buffers.txt"
+_KEPT = {".ptx": _PTX, ".thunk_sequence.txt": _LAUNCHES, "-buffer-assignment.txt": _BUFFERS}  # of what XLA dumps, by the end of its name
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Compiled:
 
     @cached_property
     def lowered(self) -> str:
-        """The program as the compiler was given it."""
+        """The program as the compiler was given it, as HLO, but for what nothing depends on."""
         return (self.folder / _LOWERED).read_text(encoding="utf-8")
 
     @cached_property
@@ -57,9 +57,9 @@ class Compiled:
         return (self.folder / _HLO).read_text(encoding="utf-8")
 
     @cached_property
-    def ptx(self) -> list[str]:
-        """CUDA: the text of each of its kernels."""
-        return [file.read_text(encoding="utf-8") for file in sorted(self.folder.glob(f"*{_PTX}"))]
+    def ptx(self) -> str:
+        """CUDA: the text of its kernels."""
+        return (self.folder / _PTX).read_text(encoding="utf-8")
 
     @cached_property
     def launches(self) -> str:
@@ -169,11 +169,12 @@ def _compile_here(target: str, folder: Path, dump: Path) -> None:
 
 
 def _keep(dump: Path, place: Path) -> None:
-    """Move what is read of a dump to the program's folder, and leave the dump empty."""
-    for file in dump.iterdir():
-        for ending, name in _DUMPED.items():
-            if file.name.endswith(ending) and file.stat().st_size:
-                file.replace(place / (name or file.name))
+    """Add what is read of a dump to the program's folder, the kernels as one text, and leave the dump empty."""
+    for file in sorted(dump.iterdir()):
+        for ending, name in _KEPT.items():
+            if file.name.endswith(ending):
+                with (place / name).open("a", encoding="utf-8") as kept:
+                    kept.write(file.read_text(encoding="utf-8"))
     shutil.rmtree(dump)
     dump.mkdir()
 
@@ -193,7 +194,7 @@ def _compile(program: Program, name: str, devices: list, place: Path) -> None:
         compiled = lowered.compile()
     if not {device for sharding in jax.tree.leaves(compiled.output_shardings) for device in sharding.device_set} <= set(devices):
         raise ValueError(f"{program.name}: jax compiled it for another device; it needs an argument.")
-    (place / _LOWERED).write_text(lowered.as_text(), encoding="utf-8")
+    (place / _LOWERED).write_text(lowered.as_text(dialect="hlo"), encoding="utf-8")
     (place / _HLO).write_text(compiled.as_text() or "", encoding="utf-8")
     memory = compiled.memory_analysis()
     sizes = {field: getattr(memory, field) for field in dir(memory) if field.endswith("_in_bytes")}

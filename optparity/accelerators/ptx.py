@@ -1,7 +1,8 @@
 """The kernels of a PTX text: https://docs.nvidia.com/cuda/parallel-thread-execution/"""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _ENTRY = re.compile(r"\.visible \.entry (?P<name>\w+)\((?P<parameters>.*?)\)(?P<limits>.*?)\n\{(?P<body>.*?)\n\}", re.DOTALL)
@@ -68,4 +69,16 @@ def _instructions(name: str, body: str) -> tuple[tuple[Instruction, ...], dict[s
             instructions.append(Instruction(statement["opcode"], operands, statement["guard"] or ""))
         elif not line.startswith((_DECLARES_REGISTERS, *_ADVISES)):
             raise UnknownError(f"{name}: {line}")
-    return tuple(instructions), labels
+    return tuple(_with_products(instructions)), labels
+
+
+def _with_products(instructions: Sequence[Instruction]) -> Iterable[Instruction]:
+    """Processors of compute capability 8 multiply bfloat16 by an FMA that adds the constant -0, which is the product, rounded once."""
+    written = Counter(instruction.operands[0] for instruction in instructions if instruction.operands)
+    moved = {tuple(instruction.operands) for instruction in instructions if instruction.opcode == "mov.b16" and not instruction.guard}
+    for instruction in instructions:
+        if instruction.opcode == "fma.rn.bf16":
+            *product, addend = instruction.operands
+            if (addend, "0x8000") in moved and written[addend] == 1:
+                instruction = Instruction("mul.rn.bf16", tuple(product), instruction.guard)
+        yield instruction

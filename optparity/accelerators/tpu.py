@@ -18,14 +18,14 @@ _COUNTS = {"convert", "bitcast-convert"}
 
 def problems(compiled: Compiled) -> list[str]:
     """In a line each, what should not be in a program."""
-    float64 = compiled.lowered.count("f64>")  # before it is optimized: then each is a pair of float32
+    float64 = compiled.lowered.count("f64[")  # before it is optimized: then each is a pair of float32
     wide = [f"float64 is mentioned {float64} times"] if float64 else []
     relied_on = _relied_on(hlo.computations(compiled.hlo))
     return wide + [f"the {i.opcode} %{i.name} is taken for exact by %{user.name}, {user.opcode}" for i, user in relied_on]
 
 
 def _relied_on(computations: dict[str, list[Instruction]]) -> Iterator[tuple[Instruction, Instruction]]:
-    """Each approximation that ends elsewhere than, scaled and shifted, in an integer, where it is corrected; with the instruction that takes it."""
+    """Each approximation that ends elsewhere than in an integer, where it is corrected; with the instruction that takes it."""
     uses = _Uses(computations)
     for name, instructions in computations.items():
         for i in instructions:

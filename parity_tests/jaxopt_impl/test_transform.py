@@ -257,6 +257,26 @@ def test_differentiable(row, dtype):
     assert got != 0
 
 
+@pytest.mark.parametrize("row", DEFAULTS, ids=str)
+def test_float64_is_refused_on_a_tpu(row):
+    """A leaf and a hyper-parameter, named; a program for another platform has them, and one for a TPU has float32."""
+    tx = optax.inject_hyperparams(row.entry.jax)(**row.arguments)
+
+    def lower(platform, leaf, number):
+        with jax.enable_x64(True):
+            p = {"w": jax.ShapeDtypeStruct((3,), leaf)}
+            state = jax.eval_shape(tx.init, p)
+            state = state._replace(hyperparams={name: jax.ShapeDtypeStruct((), number) for name in state.hyperparams})
+            jax.jit(tx.update).trace(p, state, p).lower(lowering_platforms=(platform,))
+
+    lower("tpu", np.float32, np.float32)
+    lower("cuda", np.float64, np.float64)
+    with pytest.raises(TypeError, match=rf"^{row.optimizer}: params\['w'\] is float64, which TPUs do not have; float32 is needed\.$"):
+        lower("tpu", np.float64, np.float32)
+    with pytest.raises(TypeError, match=rf"^{row.optimizer}: lr is float64, which TPUs do not have; float32 is needed\.$"):
+        lower("tpu", np.float32, np.float64)
+
+
 def final_loss(tx, p):
     state = tx.init(p)
     for _ in range(5):

@@ -1,21 +1,19 @@
 """PTX in NumPy: every thread of a kernel at once, one instruction after the other.
 
-Kernels of elementwise loops only: branches go forward, threads share nothing. Approximate instructions are wrong on purpose, by up to
-`WRONG_BY` units in the last place either way: what nevertheless has the right bits does not hang on how a device approximates.
+Kernels of elementwise loops only: branches go forward, threads share nothing. What is not known is refused.
 """
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .operations import OPERATIONS, TYPES, Kind
 from .ptx import Instruction, Kernel, UnknownError
+from .ptx_operations import OPERATIONS, TYPES
 
-WRONG_BY = 4
 _BUFFER = 40  # bits of an address that tell where in its buffer it is
-ACCESS = re.compile(r"(?P<verb>ld|st)\.global(\.nc)?(\.v(?P<vector>[24]))?\.(?P<type>[busf]\d+)")
+_ACCESS = re.compile(r"(?P<verb>ld|st)\.global(\.nc)?(\.v(?P<vector>[24]))?\.(?P<type>[busf]\d+)")
 _ADDRESS = re.compile(r"\[(?P<register>%\w+)(?:\+(?P<offset>-?\d+))?\]")
 _PARAMETER = re.compile(r"ld\.param(::entry)?\.[bu]64")
 _BRANCHES = {"bra", "bra.uni"}
@@ -24,9 +22,9 @@ _TO_GLOBAL = "cvta.to.global.u64"
 _NOTHING = {"ret", "griddepcontrol.wait", "griddepcontrol.launch_dependents"}
 
 
-def is_control(opcode: str) -> bool:
-    """Whether an instruction says where to go, or where something is, and computes nothing."""
-    return opcode in _BRANCHES | _NOTHING | {_TO_GLOBAL} or _PARAMETER.fullmatch(opcode) is not None
+def is_known(opcode: str) -> bool:
+    """Whether this is an instruction that `run` knows: one that rounds once, or none that rounds."""
+    return opcode in OPERATIONS or opcode in _BRANCHES | _NOTHING | {_TO_GLOBAL} or any(p.fullmatch(opcode) for p in (_ACCESS, _PARAMETER))
 
 
 class Memory:
@@ -57,12 +55,11 @@ class Memory:
         return buffer, index
 
 
-def run(kernel: Kernel, blocks: int, threads: int, arguments: Sequence[int], memory: Memory, rng: np.random.Generator) -> None:
+def run(kernel: Kernel, blocks: int, threads: int, arguments: Sequence[int], memory: Memory) -> None:
     """Run a kernel on a grid of so many blocks of so many threads.
 
     Args:
         arguments: an address for each of its parameters.
-        rng: what makes approximate results wrong.
 
     Raises: UnknownError where an instruction or an operand is not known.
     """
@@ -71,35 +68,33 @@ def run(kernel: Kernel, blocks: int, threads: int, arguments: Sequence[int], mem
     block, thread = np.divmod(np.arange(blocks * threads, dtype=np.uint32), np.uint32(threads))
     machine = _Machine(
         dict(zip(kernel.parameters, arguments, strict=True)),
-        {"%ctaid.x": block, "%tid.x": thread, "%ntid.x": np.uint32([threads]), "%nctaid.x": np.uint32([blocks])},
+        {"%ctaid.x": block, "%tid.x": thread, "%ntid.x": np.array(threads, np.uint32), "%nctaid.x": np.array(blocks, np.uint32)},
         memory,
-        rng,
     )
-    labels = {number: label for label, number in kernel.labels.items()}
     with np.errstate(all="ignore"):
         for number, instruction in enumerate(kernel.instructions):
-            machine.arrive(labels.get(number))
+            machine.arrive(label for label, there in kernel.labels.items() if there == number)
             try:
-                if instruction.opcode.startswith("bra") and kernel.labels[instruction.operands[0]] <= number:
+                if instruction.opcode in _BRANCHES and kernel.labels[instruction.operands[0]] <= number:
                     raise UnknownError("a branch backwards")
                 machine.execute(instruction)
-            except (UnknownError, KeyError) as error:
+            except (UnknownError, KeyError, ValueError) as error:
                 raise UnknownError(f"{kernel.name}: {instruction}: {error}") from None
 
 
 class _Machine:
     """The registers of all threads, and which threads are at this place of the program."""
 
-    def __init__(self, parameters: dict[str, int], special: dict[str, np.ndarray], memory: Memory, rng: np.random.Generator):
-        self.parameters, self.memory, self.rng = parameters, memory, rng
+    def __init__(self, parameters: dict[str, int], special: dict[str, np.ndarray], memory: Memory):
+        self.parameters, self.memory = parameters, memory
         self.registers = dict(special)
         self.here = np.ones(special["%tid.x"].size, bool)
         self.ahead: dict[str, np.ndarray] = {}
 
-    def arrive(self, label: str | None) -> None:
-        """The threads that went ahead to this label are here again."""
-        if label in self.ahead:
-            self.here = self.here | self.ahead.pop(label)
+    def arrive(self, labels: Iterable[str]) -> None:
+        """The threads that went ahead to these labels are here again."""
+        for label in labels:
+            self.here = self.here | self.ahead.pop(label, np.False_)
 
     def execute(self, instruction: Instruction) -> None:
         """One instruction, in the threads that are here and for which its guard holds."""
@@ -113,10 +108,10 @@ class _Machine:
             self.here = self.here & ~acting
         elif opcode in OPERATIONS:
             self.compute(opcode, operands, acting)
-        elif access := ACCESS.fullmatch(opcode):
+        elif access := _ACCESS.fullmatch(opcode):
             self.move(access, operands, acting)
         elif _PARAMETER.fullmatch(opcode):
-            self.write(operands[0], np.uint64(self.parameters[operands[1].strip("[]")]), acting)
+            self.write(operands[0], np.array(self.parameters[operands[1].strip("[]")], np.uint64), acting)
         elif opcode == _TO_GLOBAL:
             self.write(operands[0], self.read(operands[1], "u64"), acting)
         elif opcode not in _NOTHING or guard:
@@ -129,8 +124,6 @@ class _Machine:
         if len(sources) != len(operation.sources):
             raise UnknownError(f"{len(sources)} operands; {len(operation.sources)} are known")
         result = operation.function(*(self.read(source, t) for source, t in zip(sources, operation.sources, strict=True)))
-        if operation.kind is Kind.APPROXIMATES:
-            result = _wrong(result, self.rng)
         assert result.dtype == TYPES[operation.result], f"{opcode} makes {result.dtype}"
         self.write(destination, result, acting)
 
@@ -155,7 +148,10 @@ class _Machine:
                 self.write(name, loaded, acting)
 
     def read(self, operand: str, t: str) -> np.ndarray:
-        """A register or a number, as this type."""
+        """A register, two halves of one, or a number, as this type."""
+        if operand.startswith("{"):
+            lower, upper = (self.read(half, "b16").astype(np.uint32) for half in operand.strip("{}").replace(",", " ").split())
+            return (lower | upper << np.uint32(16)).view(TYPES[t])
         if not operand.startswith("%"):
             return _number(operand, t)
         value = self.registers[operand]
@@ -191,10 +187,3 @@ def _number(text: str, t: str) -> np.ndarray:
     else:
         raise UnknownError(f"{text} as {t}")
     return np.array(bits % (1 << 8 * dtype.itemsize), f"u{dtype.itemsize}").view(dtype)
-
-
-def _wrong(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """float32 numbers off by up to `WRONG_BY` units in the last place; zeros, infinities and NaN stay."""
-    off = rng.integers(-WRONG_BY, WRONG_BY + 1, x.shape, np.int32)
-    wrong = (x.view(np.int32) + off).view(np.float32)
-    return np.where((x != 0) & np.isfinite(x) & np.isfinite(wrong) & (np.sign(wrong) == np.sign(x)), wrong, x)
