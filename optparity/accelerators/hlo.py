@@ -2,7 +2,7 @@
 
     %add.1 = f32[1000]{0:T(1024)} add(%param_0, %broadcast.2), metadata={op_name="add"}
 
-Layouts (`{0:T(1024)}`) are read over: they say where numbers lie, not what they are.
+Layouts (`{0:T(1024)}`) are read over: they say where numbers lie, not what they are. The signs before names may be left out.
 """
 
 import re
@@ -13,8 +13,8 @@ import ml_dtypes
 import numpy as np
 
 ENTRY = "ENTRY"
-_COMPUTATION = re.compile(r"(ENTRY )?%([\w.-]+) \(.*\{")
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (.*)")
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) (?:\(.*)?\{")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (.*)")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
 _NAME = re.compile(r"%([\w.-]+)")
@@ -69,7 +69,9 @@ class Instruction:
     @cached_property
     def operands(self) -> tuple[str, ...]:
         """The names of other instructions."""
-        return tuple(_NAME.findall(self.inside))
+        if self.opcode in ("parameter", "constant"):
+            return ()
+        return tuple(_NAME.findall(self.inside) if "%" in self.inside else filter(None, self.inside.split(", ")))
 
     @property
     def number(self) -> int:

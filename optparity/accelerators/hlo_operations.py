@@ -164,7 +164,7 @@ TYPED: dict[str, Callable[[Instruction], Callable]] = {
     "copy": lambda i: lambda x: x,
     "copy-start": lambda i: lambda x: x,  # to another memory
     "copy-done": lambda i: lambda x: x,
-    "optimization-barrier": lambda i: lambda x: x,
+    "opt-barrier": lambda i: lambda x: x,
     "tuple": lambda i: lambda *parts: parts,
     "get-tuple-element": lambda i: operator.itemgetter(*i.numbers("index")),
 }

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from benchmarks.sides import unfenced
 from jaxopt_impl import numerics as nx
@@ -15,7 +17,7 @@ from optparity.registry import Row
 
 
 @contextlib.contextmanager
-def _replaced(name: str, value: Callable) -> Iterator[None]:
+def _replaced(name: str, value: Any) -> Iterator[None]:
     kept = getattr(nx, name)
     setattr(nx, name, value)
     try:
@@ -44,7 +46,19 @@ def without_fences_around_float64():
     return _replaced("_through_float64", through_float64)
 
 
-BREAKS = {f.__name__: f for f in (unfenced, without_zeros, without_fences, without_fences_around_float64)}
+def without_remainders():
+    """The quotients and roots of every backend are taken as they are."""
+    return _replaced("_exact", lambda value, *others: value)
+
+
+def without_roundings():
+    """Half precision is rounded where a result is stored, and nowhere else."""
+    return _replaced("_ROUND", dict.fromkeys(nx.HALVES, lambda x: x))
+
+
+BREAKS = {
+    f.__name__: f for f in (unfenced, without_zeros, without_fences, without_fences_around_float64, without_remainders, without_roundings)
+}
 
 
 def build(of: tuple[str, Callable[[Any, str], Built], Any], dtype: str) -> Built:
@@ -77,3 +91,25 @@ UNSEEN = (  # there: each of them rounds once, but they are not those of the rul
     _broken(without_fences, programs.fenced_canary, "(a*0.1)*0.3", "float32"),
     _broken(without_fences, programs.fenced_canary, "(a/d)/c", "float64"),
 )
+
+APPROXIMATE = (  # on a TPU
+    *(_broken(unfenced, programs.train_step, Row("adagrad", "default"), dtype) for dtype in ("float32", *nx.HALVES)),
+    *(_broken(without_remainders, programs.train_step, Row("adagrad", "default"), dtype) for dtype in ("float32", *nx.HALVES)),
+)
+FOLDED = _broken(without_fences, programs.fenced_canary, "(a*0.1)*0.3", "float32")
+NOT_ROUNDED = tuple(_broken(without_roundings, programs.train_step, Row("sgd", "all"), dtype) for dtype in nx.HALVES)
+
+
+def signed_bits(_, dtype: str) -> Built:
+    """A number that is fenced in float64, by a sign bit in an int64."""
+
+    def fenced(x):
+        with jax.enable_x64(True):
+            wide = x.astype("float64")
+            sign = lax.bitcast_convert_type(wide, "int64") & np.int64(-(2**63))
+            return (wide + lax.bitcast_convert_type(sign, "float64")).astype(dtype)
+
+    return Built(fenced, (jax.ShapeDtypeStruct((), dtype),))
+
+
+SIGNED = Program("a sign bit in int64", signed_bits, None, "float32")
