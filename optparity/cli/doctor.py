@@ -22,14 +22,14 @@ FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 
 Target = StrEnum("Target", list(TARGETS))
 
-TargetOption = Annotated[
-    Target | None, typer.Option(help="Compile for this device instead, which need not be here; read and interpret the programs.")
-]
-Elements = Annotated[int | None, typer.Option(min=1024, show_default=str(ELEMENTS), help="Random elements per line, on this machine.")]
+TargetOption = Annotated[Target | None, typer.Option(help="Compile for this device, and run nothing on it.")]
+Elements = Annotated[int | None, typer.Option(min=1024, help=f"Random elements per line; {ELEMENTS} if not given.")]
 
 
 def doctor(target: TargetOption = None, elements: Elements = None) -> None:
-    """Try on this machine, or in programs for a device, each rewrite that could break the contract.
+    """Try on this machine each rewrite that could break the contract.
+
+    With --target, compile for a device that need not be here: the programs are read, and interpreted on a CPU.
 
     Exit 1 if one is not stopped.
     """
@@ -71,8 +71,7 @@ def _try_compiled(target: str) -> int:
     jax.config.update("jax_platforms", "cpu")  # a device that is here is not opened
     for what, found in examine.described(target):
         say(f"{what:22s}{found}")
-    say("Programs are compiled for this device, read and interpreted; they are not run.")
-    programs, flags, lines = examine.compiled_for(target), os.environ.get("XLA_FLAGS", ""), []
+    programs, flags, lines = examine.chosen(target), os.environ.get("XLA_FLAGS", ""), []
     with TemporaryDirectory() as folder, progress() as bar:
         task = bar.add_task(f"compiling for {target}", total=2 * len(programs))
         for compiled in compiling.compile_programs(target, programs, Path(folder), advance=lambda: bar.advance(task), flags=flags):
