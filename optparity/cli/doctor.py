@@ -1,5 +1,6 @@
 """`optparity doctor`."""
 
+import logging
 import os
 from enum import StrEnum
 from importlib.util import find_spec
@@ -69,6 +70,7 @@ def _try_compiled(target: str) -> int:
     from ..accelerators import compiling, examine
 
     jax.config.update("jax_platforms", "cpu")  # a device that is here is not opened
+    logging.getLogger("jax_plugins").setLevel(logging.ERROR)  # it warns that what runs on a GPU is not installed
     for what, found in examine.described(target):
         say(f"{what:22s}{found}")
     programs, flags, lines = examine.chosen(target), os.environ.get("XLA_FLAGS", ""), []
