@@ -1,4 +1,4 @@
-# Everything needs Python 3.11 and pip only; `make newest` Python 3.12 as well.
+# Everything needs Python 3.11 and pip only; `make newest` and `make accelerators` Python 3.12 as well.
 PYTHON ?= python3.11
 # A Python of this version, on the PATH or of pyenv.
 find = $(shell python$(1) -V >/dev/null 2>&1 && echo python$(1) || ls $(HOME)/.pyenv/versions/$(1).*/bin/python 2>/dev/null | tail -n 1)

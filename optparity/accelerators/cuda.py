@@ -17,6 +17,9 @@ from .ptx import UnknownError
 from .walking import Run
 
 _LAUNCH = re.compile(r"\d+: kCustomKernel +\[.*\] (\w+) grid: \[(\d+), 1, 1\] threads: \[(\d+), 1, 1\] +shared_memory: 0 bytes")
+_ARRANGES = re.compile(  # copies, and what decides which kernels are started when
+    r"^\d+: k(Copy|While|Conditional|DynamicSliceFusion|AsyncStart|AsyncDone) |^(condition|body|true_branch|false_branch):$|^No thunks\.$"
+)
 _COPY = re.compile(r"\d+: kCopy +\[.*\] kCopy")
 _ALLOCATION = re.compile(r"allocation \d+: size (\d+)")
 _VALUE = re.compile(r" value: <\d+ ([\w.-]+?)(?:\{(\d*)\})? @\d+> \(size=\d+,offset=(\d+)\)")
@@ -25,9 +28,12 @@ _PASSES_ON = ("bitcast", "get-tuple-element", "tuple")
 
 def problems(compiled: Compiled) -> list[str]:
     """In a line each, what should not be in a program: an instruction that is not known to round once, or not known at all."""
-    return [
+    kernels = {kernel.name: kernel for kernel in ptx.kernels(compiled.ptx)}
+    started = list(filter(None, map(str.strip, compiled.launches.splitlines())))
+    unread = [line for line in started if not _ARRANGES.search(line) and not ((found := _LAUNCH.fullmatch(line)) and found[1] in kernels)]
+    return [f"XLA starts: {line}" for line in unread] + [
         f"{kernel.name}: {instruction}"
-        for kernel in ptx.kernels(compiled.ptx)
+        for kernel in kernels.values()
         for instruction in kernel.instructions
         if not ptx_interpreter.is_known(instruction.opcode)
     ]

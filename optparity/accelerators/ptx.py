@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _ENTRY = re.compile(r"\.visible \.entry (?P<name>\w+)\((?P<parameters>.*?)\)(?P<limits>.*?)\n\{(?P<body>.*?)\n\}", re.DOTALL)
+_FUNCTION = re.compile(r"\.(?:entry|func)\b")
 _PARAMETER = re.compile(r"\.param \.[ub]64 [^,]*?(\w+)\s*(?:,|$)")
 _STATEMENT = re.compile(r"(?:@(?P<guard>!?%\w+)\s+)?(?P<opcode>[a-z][\w.:]*)\s*(?P<operands>.*)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^]]*\]|[^,\s]+")
@@ -48,9 +49,12 @@ class Kernel:
 def kernels(text: str) -> Iterator[Kernel]:
     """The kernels of a PTX text.
 
-    Raises: UnknownError where a line is none of those that the kernel of an elementwise loop has.
+    Raises: UnknownError where there is another function than these, or a line that is none of those of an elementwise loop.
     """
-    for found in _ENTRY.finditer(text):
+    entries = list(_ENTRY.finditer(text))
+    if len(entries) != len(_FUNCTION.findall(text)):
+        raise UnknownError("PTX with a function that is no kernel")
+    for found in entries:
         parameters = tuple(_PARAMETER.findall(found["parameters"]))
         if len(parameters) != found["parameters"].count(".param"):
             raise UnknownError(f"{found['name']}: a parameter that is no address")

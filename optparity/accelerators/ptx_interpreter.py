@@ -155,13 +155,12 @@ class _Machine:
         if not operand.startswith("%"):
             return _number(operand, t)
         value = self.registers[operand]
-        if t == "pred" or value.dtype == bool:
-            if TYPES[t] != value.dtype:
-                raise UnknownError(f"{operand} as {t}")
-            return value
-        if value.dtype.itemsize > TYPES[t].itemsize:
-            value = value.astype(f"u{TYPES[t].itemsize}")  # its lower bits
-        return value.view(TYPES[t])  # a register that is too small is refused by NumPy
+        width, dtype = value.dtype.itemsize, TYPES[t]
+        if (value.dtype.kind == "b") != (dtype.kind == "b") or width < dtype.itemsize:
+            raise UnknownError(f"{operand} as {t}")
+        if width > dtype.itemsize:
+            value = value.astype(f"u{dtype.itemsize}")  # its lower bits
+        return value.view(dtype)
 
     def write(self, register: str, value: np.ndarray, acting: np.ndarray) -> None:
         """Set a register in the threads that act."""
