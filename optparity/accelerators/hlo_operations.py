@@ -133,16 +133,18 @@ def _iota(i: Instruction) -> Callable:
 
 
 def _custom_call(i: Instruction) -> Callable:
-    """What a TPU's program has no instruction for: to take 64 bits apart, and memory that is written later."""
-    target, to = i.attribute("custom_call_target"), _result(i).dtype
+    """What a TPU's program has no instruction for: memory that is written later, parts put together, 64 bits taken apart."""
+    target, result = i.attribute("custom_call_target"), _result(i)
     if target == "AllocateBuffer":
-        return lambda: np.zeros(_result(i).shape, to)
-    if to.kind not in "iu" or target not in ("X64Combine", "X64SplitLow", "X64SplitHigh"):
+        return lambda: np.zeros(result.shape, result.dtype)
+    if target == "ConcatBitcast":
+        return lambda *parts: np.concatenate(parts, np.not_equal(parts[0].shape, result.shape).argmax())
+    if result.dtype.kind not in "iu" or target not in ("X64Combine", "X64SplitLow", "X64SplitHigh"):
         raise NotImplementedError(target)
     if target == "X64Combine":
-        return lambda low, high: (low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)).view(to)
+        return lambda low, high: (low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)).view(result.dtype)
     by = np.uint64(32 if target == "X64SplitHigh" else 0)
-    return lambda x: (x.view(np.uint64) >> by).astype(np.uint32).view(to)
+    return lambda x: (x.view(np.uint64) >> by).astype(np.uint32).view(result.dtype)
 
 
 TYPED: dict[str, Callable[[Instruction], Callable]] = {
@@ -162,8 +164,10 @@ TYPED: dict[str, Callable[[Instruction], Callable]] = {
     "dynamic-slice": lambda i: lambda x, *starts: x[_window(x, i.numbers("dynamic_slice_sizes"), starts)],
     "dynamic-update-slice": _dynamic_update_slice,
     "copy": lambda i: lambda x: x,
-    "copy-start": lambda i: lambda x: x,  # to another memory
+    "copy-start": lambda i: lambda x: x,  # to another memory, while the program goes on
     "copy-done": lambda i: lambda x: x,
+    "slice-start": _slice,
+    "slice-done": lambda i: lambda x: x,
     "opt-barrier": lambda i: lambda x: x,
     "tuple": lambda i: lambda *parts: parts,
     "get-tuple-element": lambda i: operator.itemgetter(*i.numbers("index")),

@@ -135,7 +135,7 @@ def constants(row: Row, dtype: str) -> Built:
 
 def injected(row: Row, dtype: str) -> Built:
     """Every number of the row an array, known at run time only."""
-    inject = optax.inject_hyperparams(row.entry.jax, hyperparam_dtype="float64" if dtype == "float64" else "float32")
+    inject = optax.inject_hyperparams(row.entry.jax, hyperparam_dtype=jnp.dtype("float64" if dtype == "float64" else "float32"))
     return _built(inject(**row.arguments), jax.ShapeDtypeStruct(SHAPE, dtype))
 
 

@@ -71,28 +71,33 @@ class _Uses:
 
     def of(self, computation: str, value: Instruction) -> list[Instruction]:
         """The instructions in which it ends."""
-        ends, seen, waiting = {}, set(), [(computation, value)]
+        ends, seen = {}, set()
+        waiting: list[tuple[str, Instruction, int | None]] = [(computation, value, None)]
         while waiting:
             place = waiting.pop()
             if place in seen:
                 continue
             seen.add(place)
-            for where, user in self.next(*place):
+            for where, user, part in self.next(*place):
                 if user.opcode in _PASSES:
-                    waiting.append((where, user))
+                    waiting.append((where, user, part))
                 else:
                     ends[user.name] = user
         return list(ends.values())
 
-    def next(self, computation: str, value: Instruction) -> Iterator[tuple[str, Instruction]]:
-        """The instructions that take it, with the computations in which they stand; of a fusion its parameter."""
+    def next(self, computation: str, value: Instruction, part: int | None) -> Iterator[tuple[str, Instruction, int | None]]:
+        """Where it goes from there, as that part of a tuple: the instructions that take it, and the computations in which they stand."""
         here = self.computations[computation]
         for user in here:
             for n, operand in enumerate(user.operands):
-                if operand == value.name and user.opcode == "fusion":
+                if operand != value.name:
+                    continue
+                if user.opcode == "fusion":
                     inside = user.attribute("calls")
-                    yield inside, next(i for i in self.computations[inside] if i.opcode == "parameter" and i.number == n)
-                elif operand == value.name:
-                    yield computation, user
+                    yield inside, next(i for i in self.computations[inside] if i.opcode == "parameter" and i.number == n), part
+                elif user.opcode == "tuple":
+                    yield computation, user, n
+                elif user.opcode != "get-tuple-element" or user.numbers("index") == (part,):
+                    yield computation, user, None
         if value is here[-1]:
-            yield self.callers.get(computation, (computation, _RESULT))
+            yield *self.callers.get(computation, (computation, _RESULT)), part

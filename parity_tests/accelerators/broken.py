@@ -73,6 +73,12 @@ def build(of: tuple[str, Callable[[Any, str], Built], Any], dtype: str) -> Built
     return built._replace(function=function)
 
 
+def intact(program: Program) -> Program:
+    """The program that is broken."""
+    _, build_it, of = program.of
+    return Program("", build_it, of, program.dtype)
+
+
 def _broken(context: Callable, intact: Callable[[Any, str], Built], of: Any, dtype: str) -> Program:
     return Program(f"{of} | {dtype} | {context.__name__}", build, (context.__name__, intact, of), dtype)
 

@@ -1,177 +1,165 @@
-"""Programs compiled for TPUs: each compiles, takes no approximation for a result, and gives the golden bits when NumPy runs it.
+"""What a TPU's compiler makes of the rules, for four generations: read, and run in NumPy. No test here needs a TPU.
 
-One generation is the reference: its train steps are walked against the golden file, its other programs against the CPU. The programs of the
-others are held against the reference's. All is compiled by processes that run beside the tests.
+A program is run twice: as the compiler was given it, with exact quotients and roots, and as it was optimized, with wrong ones. For one
+generation its bits are held against the golden file and the CPU as well.
 """
 
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+import itertools
 
 import numpy as np
 import pytest
 
-from optparity.accelerators import arguments, programs, tpu
-from optparity.accelerators.compiling import Compiled, compile_programs
+from optparity.accelerators import programs, tpu
+from optparity.accelerators.arguments import drawn, on_cpu
+from optparity.accelerators.compiling import Compiled
 from optparity.accelerators.hlo_interpreter import Machine, program
 from optparity.accelerators.programs import Program
 from optparity.accelerators.targets import DEVICES
 from optparity.accelerators.walking import walker
 from optparity.parity import canaries, golden
 from optparity.parity.bits import differing
-from optparity.registry import ROWS
+from optparity.registry import HALVES
 
 from ..sampling import FULL
 from . import broken
 
 pytestmark = pytest.mark.accelerators
 
-REFERENCE, *OTHERS = GENERATIONS = ("v5e", "v4", "v5p", "v6e")
-DTYPES = ("float32", "bfloat16", "float16")  # no float64, which TPUs refuse
-OFF = 24  # by so many units in the last place a quotient or a root may be wrong: corrected.py promises 30
-STEPS = programs.train_steps(DTYPES)
-CANARIES = programs.canaries(DTYPES)
-IN_CONTEXTS = programs.in_contexts(DTYPES, {row.entry.kernel: row for row in FULL}.values())
-OF_THE_OTHERS = [p for i, p in enumerate(IN_CONTEXTS) if i % len(DTYPES) == 0]
-PLAIN_OUTSIDE = "a/c, a = x/d outside the kernel"  # that quotient is the caller's, and a TPU's
-UNROLLED = "two steps in one program: XLA keeps the parameters between them in float32, where apply_updates has rounded them"
+FIRST, *_ = GENERATIONS = ("v5e", "v4", "v5p", "v6e")
+DTYPES = ("float32", *HALVES)  # a TPU has no float64
+STEPS = tuple(programs.train_steps(DTYPES))
+OUTSIDE = "a/c, a = x/d outside the kernel | float32 | fenced"  # x/d is the backend's own there, and approximate
+CANARIES = tuple(program for program in programs.canaries(DTYPES) if program.name != OUTSIDE)
+OFF = 24  # units in the last place, of 30 that corrected.py allows
+EXACT, FLUSHES, KEEPS = Machine(off=0), Machine(off=OFF), Machine(off=OFF, flush=False)
+CONFIGURATION = {**golden.CONFIGURATION, "steps": golden.CONFIGURATION["every"]}
 
 
-def _programs(generation: str) -> list[Program]:
-    if generation == REFERENCE:
-        return [*STEPS, *CANARIES, *IN_CONTEXTS]
-    return [*STEPS, *OF_THE_OTHERS]
+def _in_contexts() -> tuple[Program, ...]:
+    """Each optimizer in each context, in one dtype after the other."""
+    every = {of.name: of for of in programs.in_contexts(DTYPES, FULL)}
+    rows = {row.entry.name: row for row in FULL}.values()
+    pairs = itertools.product(enumerate(rows), enumerate(programs.CONTEXTS))
+    return tuple(every[f"{row} | {DTYPES[(i + j) % len(DTYPES)]} | {context}"] for (i, row), (j, context) in pairs)
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    """By generation and name what was compiled; the next generation is compiled while this one is looked at."""
-    with ThreadPoolExecutor(1) as pool:
-
-        @cache
-        def start(generation):
-            return pool.submit(compile_programs, generation, _programs(generation), tmp_path_factory.mktemp(generation) / "all")
-
-        @cache
-        def of(generation):
-            result = start(generation)
-            for other in GENERATIONS[GENERATIONS.index(generation) + 1 :][:1]:
-                start(other)
-            return {found.program.name: found for found in result.result()}
-
-        yield of
-        pool.shutdown(cancel_futures=True)
+CONTEXTS = _in_contexts()
+PROGRAMS = STEPS + CONTEXTS
 
 
-@pytest.fixture
-def broken_ones(tmp_path):
-    """What is compiled for the reference, of programs that are broken on purpose."""
-    return lambda *of: compile_programs(REFERENCE, of, tmp_path / "broken", workers=1)
+def on_each_generation() -> list:
+    return [pytest.param(each, marks=pytest.mark.xdist_group(each)) for each in GENERATIONS]
 
 
-def _run(found: Compiled, leaves: list[np.ndarray], off: int = OFF) -> list[np.ndarray]:
-    run = program(found.hlo, Machine(off=off))
-    if not found.program.sharded:
-        return run(leaves)
-    shards = [[np.split(leaf, DEVICES)[i] if leaf.ndim else leaf for leaf in leaves] for i in range(DEVICES)]
-    return [np.concatenate(parts) if parts[0].ndim else parts[0] for parts in zip(*map(run, shards), strict=True)]
+def on_the_first(of: tuple[Program, ...]) -> list:
+    return [pytest.param(each, marks=pytest.mark.xdist_group(FIRST), id=each.name) for each in of]
 
 
-def _same(got, expected) -> bool:
-    return all(a.dtype == b.dtype and not differing(a, b).any() for a, b in zip(got, expected, strict=True))
+@pytest.mark.parametrize("generation", on_each_generation())
+def test_every_program_compiles(generation, compiled):
+    assert {name: each.error for name, each in compiled(generation, PROGRAMS).items() if each.error} == {}
 
 
-def _hashes(found: Compiled, machine: Machine) -> golden.Hashes:
-    configuration = {**golden.CONFIGURATION, "steps": golden.CONFIGURATION["every"]}
-    return golden.walk(walker(program(found.hlo, machine)), found.program.of, found.program.dtype, configuration)
-
-
-def _golden(of: Program, way: str) -> golden.Hashes:
-    hashes = golden.hashes(golden.read())[way]
-    return {stream: hashes[f"{of.of} | {stream} | {of.dtype}"][:1] for stream in golden.CONFIGURATION["streams"]}
-
-
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_every_program_compiles_and_takes_no_approximation_for_a_result(compiled, generation):
-    found = compiled(generation)
-    assert {name: one.error for name, one in found.items() if one.error} == {}
-    problems = {name: tpu.problems(one) for name, one in found.items() if one.program.of != PLAIN_OUTSIDE}
+@pytest.mark.parametrize("generation", on_each_generation())
+def test_no_approximation_is_taken_for_a_result_and_nothing_is_float64(generation, compiled):
+    found = compiled(generation, PROGRAMS)
+    problems = {name: tpu.problems(each) for name, each in found.items()}
     assert {name: lines for name, lines in problems.items() if lines} == {}
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_no_operation_of_a_rule_is_lost(compiled, generation):
-    lost = {of.name: tpu.lost(compiled(generation)[of.name]) for of in STEPS}
+@pytest.mark.parametrize("generation", on_each_generation())
+def test_no_operation_of_a_rule_is_lost(generation, compiled):
+    found = compiled(generation, PROGRAMS)
+    lost = {of.name: tpu.lost(found[of.name]) for of in STEPS}
     assert {name: lines for name, lines in lost.items() if lines} == {}
 
 
-@pytest.mark.parametrize("of", STEPS, ids=lambda of: of.name)
-def test_train_steps_give_the_golden_bits(compiled, of):
-    assert _hashes(compiled(REFERENCE)[of.name], Machine(off=OFF)) == _golden(of, "flushed")
+@pytest.mark.parametrize("generation", on_each_generation())
+def test_an_optimized_program_has_the_bits_of_the_lowered_one(generation, compiled):
+    assert [name for name, each in compiled(generation, PROGRAMS).items() if not keeps_its_bits(each)] == []
 
 
-@pytest.mark.parametrize("of", [of for of in STEPS if of.of in FULL], ids=lambda of: of.name)
-def test_train_steps_that_keep_subnormals_give_the_golden_bits(compiled, of):
-    assert _hashes(compiled(REFERENCE)[of.name], Machine(off=OFF, flush=False)) == _golden(of, "kept")
+@pytest.mark.parametrize("of", on_the_first(STEPS))
+def test_every_stream_ends_in_the_golden_bits(of, compiled):
+    """After 50 steps, subnormals flushed."""
+    assert walked(compiled(FIRST, PROGRAMS)[of.name], of, FLUSHES) == []
 
 
-@pytest.mark.parametrize("of", IN_CONTEXTS, ids=lambda of: of.name)
-def test_every_context_gives_the_bits_of_the_cpu(compiled, of):
-    leaves = arguments.drawn(of)
-    same = _same(_run(compiled(REFERENCE)[of.name], leaves), arguments.on_cpu(of, leaves))
-    assert same or (of.build is programs.constants and of.dtype == "bfloat16" and UNROLLED)
+@pytest.mark.parametrize("of", on_the_first(tuple(of for of in STEPS if of.of in FULL)))
+def test_every_stream_ends_in_the_golden_bits_of_those_that_keep_subnormals(of, compiled):
+    assert walked(compiled(FIRST, PROGRAMS)[of.name], of, KEEPS) == []
 
 
-@pytest.mark.parametrize("of", CANARIES, ids=lambda of: of.name)
-def test_fenced_canaries_give_the_bits_of_numpy(compiled, of):
+@pytest.mark.parametrize("of", on_the_first(CONTEXTS))
+def test_each_context_has_the_bits_of_the_cpu(of, compiled):
+    arguments = drawn(of)
+    assert same(optimized(compiled(FIRST, PROGRAMS)[of.name], arguments), on_cpu(of, arguments))
+
+
+@pytest.mark.parametrize("of", on_the_first(CANARIES))
+def test_each_fenced_canary_has_the_bits_of_numpy(of, compiled):
+    arguments = canaries.inputs(of.dtype, programs.ELEMENTS)
     (canary,) = (canary for canary in canaries.CANARIES if canary.name == of.of)
-    leaves = canaries.inputs(of.dtype, programs.ELEMENTS)
     with np.errstate(all="ignore"):
-        expected = np.asarray(canary.expression(canaries.InNumPy, *canary.prepare(*leaves))).astype(of.dtype, copy=False)
-    assert _same(_run(compiled(REFERENCE)[of.name], leaves, 0 if of.of == PLAIN_OUTSIDE else OFF), [expected])
+        expected = np.asarray(canary.expression(canaries.InNumPy, *canary.prepare(*arguments))).astype(of.dtype, copy=False)
+    found = compiled(FIRST, CANARIES)[of.name]
+    assert tpu.problems(found) == []
+    assert same(optimized(found, arguments), [expected])
 
 
-@pytest.mark.parametrize("generation", OTHERS)
-def test_the_other_generations_give_the_bits_of_the_first(compiled, generation):
-    different = []
-    for name, found in compiled(generation).items():
-        leaves = arguments.drawn(found.program)
-        if not _same(_run(found, leaves), _run(compiled(REFERENCE)[name], leaves)):
-            different.append(name)
-    assert different == []
+@pytest.mark.xdist_group(FIRST)
+def test_float64_is_refused_by_the_name_of_its_leaf(compiled):
+    found = compiled(FIRST, tuple(programs.train_steps(["float64"], FULL)))
+    refused = {f"TypeError: {row.entry.name}: params is float64, which TPUs do not have; float32 is needed." for row in FULL}
+    assert {each.error for each in found.values()} == refused
 
 
-def test_float64_is_refused_by_the_name_of_its_leaf(broken_ones):
-    found = broken_ones(*programs.train_steps(["float64"], FULL))
-    assert {one.error for one in found} == {
-        f"TypeError: {row.entry.name}: params is float64, which TPUs do not have; float32 is needed." for row in FULL
-    }
+@pytest.mark.parametrize("of", on_the_first(broken.APPROXIMATE))
+def test_an_approximation_that_is_taken_for_a_result_is_seen(of, compiled):
+    found = compiled(FIRST, broken.APPROXIMATE)[of.name]
+    assert not found.error
+    assert tpu.problems(found)
+    assert of.dtype != "float32" or walked(found, broken.intact(of), FLUSHES)
 
 
-@pytest.mark.parametrize("build", [broken.unfenced, broken.approximate])
-def test_a_rule_that_leans_on_an_approximation_is_seen(broken_ones, build):
-    (adagrad,) = (row for row in ROWS if str(row) == "adagrad: default")
-    for found in broken_ones(*(Program(dtype, build, adagrad, dtype) for dtype in DTYPES)):
-        assert found.error is None
-        assert tpu.problems(found), found.program
-        if found.program.dtype == "float32":
-            assert _hashes(found, Machine(off=OFF))["normal"] != _golden(found.program, "flushed")["normal"]
-
-
-def test_a_fence_that_is_removed_is_seen(broken_ones):
-    (found,) = broken_ones(Program("(a*0.1)*0.3", broken.without_fence, "(a*0.1)*0.3", "float32"))
-    a, *others = canaries.inputs("float32", programs.ELEMENTS)
-    expected = (a * np.float32(0.1)) * np.float32(0.3)
-    assert 0.2 < differing(_run(found, [a, *others])[0], expected).mean() < 0.4
+@pytest.mark.xdist_group(FIRST)
+def test_a_fence_that_is_missing_is_seen(compiled):
+    (found,) = compiled(FIRST, (broken.FOLDED,)).values()
     assert tpu.lost(found) == ["1 of 2 multiply are left"]
+    assert not keeps_its_bits(found)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_rounding_that_is_dropped_is_seen(broken_ones, dtype):
-    (sgd,) = (row for row in ROWS if str(row) == "sgd: all")
-    (found,) = broken_ones(Program(dtype, broken.without_rounding, sgd, dtype))
-    assert _hashes(found, Machine())["normal"] != _golden(found.program, "flushed")["normal"]
+@pytest.mark.parametrize("of", on_the_first(broken.NOT_ROUNDED))
+def test_a_rounding_that_is_missing_is_seen(of, compiled):
+    assert "normal" in walked(compiled(FIRST, broken.NOT_ROUNDED)[of.name], broken.intact(of), FLUSHES)
 
 
-def test_sign_bits_in_int64_do_not_compile(broken_ones):
-    (found,) = broken_ones(Program("int64", broken.signed_bits, ROWS[0], "float32"))
-    assert found.error and "s32" in found.error and "u32" in found.error
+@pytest.mark.parametrize("generation", on_each_generation())
+def test_sign_bits_in_int64_do_not_compile(generation, compiled):
+    (found,) = compiled(generation, (broken.SIGNED,)).values()
+    assert "s32[] and u32[]" in found.error
+
+
+def optimized(each: Compiled, arguments: list[np.ndarray], machine: Machine = FLUSHES) -> list[np.ndarray]:
+    """The results of the optimized program: where a leaf is spread over devices, of each, put together."""
+    run = program(each.hlo, machine)
+    if not each.program.sharded:
+        return run(arguments)
+    shares = [[np.split(x, DEVICES)[i] if x.ndim else x for x in arguments] for i in range(DEVICES)]
+    return [np.concatenate(parts) if parts[0].ndim else parts[0] for parts in zip(*map(run, shares), strict=True)]
+
+
+def keeps_its_bits(each: Compiled) -> bool:
+    arguments = drawn(each.program)
+    return same(optimized(each, arguments), program(each.lowered, EXACT)(arguments))
+
+
+def walked(each: Compiled, of: Program, machine: Machine) -> list[str]:
+    """The streams that end elsewhere."""
+    expected = golden.hashes(golden.read())["flushed" if machine.flush else "kept"]
+    found = golden.walk(walker(program(each.hlo, machine)), of.of, of.dtype, CONFIGURATION)
+    return [stream for stream, hashes in found.items() if hashes != expected[f"{of.of} | {stream} | {of.dtype}"][:1]]
+
+
+def same(got: list[np.ndarray], expected: list[np.ndarray]) -> bool:
+    return all(a.dtype == b.dtype and not differing(a, b).any() for a, b in zip(got, expected, strict=True))
