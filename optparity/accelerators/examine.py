@@ -88,7 +88,7 @@ def examine(target: str, compiled: Compiled) -> Line:
         problems = reader.problems(compiled)
         if problems:
             more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
-            return _line(program, f"{problems[0]}{more}", "NOT KNOWN TO ROUND ONCE")
+            return _line(program, f"{problems[0]}{more}", "NOT ROUNDED ONCE")
         found, same = _found(program, reader.runs(compiled), reader.subnormals)
     except _NOT_READ as error:
         return _line(program, f"{type(error).__name__}: {error}", "NOT UNDERSTOOD")
