@@ -15,16 +15,12 @@ from ..cli.running import optparity, started
 
 pytestmark = pytest.mark.accelerators
 
-FEW = [
-    *(program for program in programs.canaries(["float32"]) if program.of in ("a*b + c", "(a*0.1)*0.3")),
-    *programs.train_steps(["float32"], [Row("sgd", "default")]),
-]
 
-
-@pytest.fixture
-def few(monkeypatch):
-    """Not all programs are compiled."""
-    monkeypatch.setattr(examine, "chosen", lambda target: FEW)
+def few(monkeypatch, dtype: str, *names: str) -> None:
+    """Let no more than these canaries be compiled, and a step."""
+    fenced = [program for program in programs.canaries([dtype]) if program.of in names]
+    steps = programs.train_steps([dtype], [Row("sgd", "default")])
+    monkeypatch.setattr(examine, "chosen", lambda target: [*fenced, *steps])
 
 
 def line(out: str, what: str) -> str:
@@ -42,20 +38,20 @@ def test_the_contract_is_kept(target, monkeypatch, capsys):
     assert status == 0
 
 
-@pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("target", ["a100", "v4"])
-def test_a_fence_that_is_missing(target, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(("target", "dtype", "broken"), [("a100", "float64", "(a/d)/c"), ("v4", "float32", "(a*0.1)*0.3")])
+def test_a_fence_that_is_missing(target, dtype, broken, monkeypatch, capsys, tmp_path):
+    few(monkeypatch, dtype, "a*b + c", broken)
     (tmp_path / "sitecustomize.py").write_text("from jaxopt_impl import numerics\nnumerics.fence = lambda x: x\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     status, out, _ = optparity(monkeypatch, capsys, "doctor", "--target", target)
     assert status == 1
-    assert line(out, "(a*0.1)*0.3").rstrip().endswith("OTHER BITS")
+    assert line(out, broken).rstrip().endswith("OTHER BITS")
     assert line(out, "a*b + c").rstrip().endswith("rounded once")
     assert f"1 lines break the contract in the programs compiled for {target}; they were not run." in out
 
 
-@pytest.mark.usefixtures("few")
 def test_a_flag_that_breaks_the_contract(monkeypatch, capsys):
+    few(monkeypatch, "float32", "a*b + c", "sqrt(c)")
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_ftz=true")
     status, out, _ = optparity(monkeypatch, capsys, "doctor", "--target", "h100")
     assert status == 1
