@@ -40,8 +40,8 @@ newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed ha
 	$(NEWEST)/bin/python -m pytest parity_tests/parity/test_canaries.py -k "not torch"
 
 accelerators: $(ACCELERATORS)/.installed $(ACCELERATORS_NEWEST)/.installed  ## what XLA makes of the rules for GPUs and TPUs; none is needed
-	$(ACCELERATORS)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadgroup
-	$(ACCELERATORS_NEWEST)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadgroup -k compiled
+	$(ACCELERATORS)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadscope
+	$(ACCELERATORS_NEWEST)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadscope -m every_jax
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

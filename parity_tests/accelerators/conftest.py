@@ -1,4 +1,4 @@
-"""Programs are compiled once, for all tests of a target: with xdist they are one group, which one process runs."""
+"""Programs are compiled once, for all tests of a target: with `--dist loadscope` one process runs them."""
 
 import functools
 import os
