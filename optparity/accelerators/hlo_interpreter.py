@@ -1,20 +1,23 @@
-"""Runs an optimized HLO program in NumPy: what a TPU's program computes, without a TPU.
+"""Runs an HLO program in NumPy, lowered or optimized: what a TPU computes, without a TPU.
 
 Every operation rounds once, as HLO says, but for those that a TPU approximates: a float32 quotient or root is made wrong by up to
-`Arithmetic.off` ulp, so that a program which leans on one gives other bits. What stands below HLO is not seen: that the TPU's own + - * of
-float32 and its conversions round once, to nearest, is trusted. An operation that is not known is refused.
+`Machine.off` ulp, so that a program which leans on one gives other bits. What is below HLO is not seen: that the TPU's own + - * of float32
+and its conversions round once, to nearest, is trusted. An operation that is not known is refused.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
 from .hlo import ENTRY, Instruction, computations
 from .hlo_operations import ELEMENTWISE, TYPED
 
 _APPROXIMATE = ("divide", "sqrt", "rsqrt")
+_TINY = np.finfo(np.float32).tiny
+_WITH_ITS_EXPONENTS = (np.float32, ml_dtypes.bfloat16)  # a subnormal of these is one of float32, in which a TPU computes
 _BITS = ("negate", "abs", "select", "is-finite")  # float operations that look at no number: a subnormal passes
 
 
@@ -24,7 +27,7 @@ class UnknownOperationError(ValueError):
 
 @dataclass(frozen=True)
 class Machine:
-    """How it computes in float32.
+    """How it computes in float32, and so in bfloat16.
 
     Attributes:
         off: by how many ulp, at most, a quotient or a root is wrong.
@@ -37,7 +40,7 @@ class Machine:
     seed: int = 0
 
     def does(self, opcode: str, function: Callable) -> Callable:
-        """A float32 operation as this machine does it."""
+        """An operation on float32 or bfloat16 as this machine does it."""
         if opcode in _BITS:
             return function
         done = _flushing(function) if self.flush else function
@@ -50,14 +53,16 @@ def _flushing(function: Callable) -> Callable:
 
 def _flushed(x):
     """Zeros in the place of subnormals."""
-    if x.dtype != np.float32:
+    if x.dtype not in _WITH_ITS_EXPONENTS:
         return x
-    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)[()]
+    return np.where(np.abs(x) < x.dtype.type(_TINY), np.copysign(x.dtype.type(0), x), x)[()]
 
 
 def _wrong(function: Callable, off: int, rng: np.random.Generator) -> Callable:
     def wrong(*operands):
         x = function(*operands)
+        if x.dtype != np.float32:
+            return x
         moved = (np.asarray(x).view(np.int32) + rng.integers(-off, off, np.shape(x), np.int32, endpoint=True)).view(np.float32)
         return np.where(np.isfinite(x) & (x != 0) & np.isfinite(moved), moved, x)[()]
 
@@ -115,7 +120,7 @@ class _Program:
             raise UnknownOperationError(f"{error}: %{i.name} = {i.shape} {i.opcode}({i.inside}){i.attributes[:80]}") from error
         arrays = [array for each in (i, *map(others.__getitem__, i.operands)) for array in each.results]
         computes = i.opcode in ELEMENTWISE or i.opcode == "compare"
-        return self.machine.does(i.opcode, function) if computes and any(a.dtype == np.float32 for a in arrays) else function
+        return self.machine.does(i.opcode, function) if computes and any(a.dtype in _WITH_ITS_EXPONENTS for a in arrays) else function
 
 
 def _while(i: Instruction, function: Callable) -> Callable:

@@ -21,7 +21,7 @@ OTHERS = {"vxor.u32"}  # negates, or joins two signs
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """`made(generation, row)`: a float32 step, and how often its final program has each vector instruction: `%v1_v2 = vadd.f32 %v3, %v4`."""
+    """`made(generation, row)`: a float32 step, and how often its kernels have each vector instruction: `%v1_v2 = vadd.f32 %v3, %v4`."""
 
     def make(generation: str, row: Row) -> tuple[Compiled, Counter[str]]:
         dump = tmp_path / "dump"
