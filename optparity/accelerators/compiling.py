@@ -149,7 +149,12 @@ def _follow(started: _Process, advance: Callable[[], None]) -> None:
 def _environment(target: str, dump: Path, flags: str) -> dict[str, str]:
     # the kernels as PTX, and the order in which they are started; with the platform "cuda" jax would ask for cuDNN
     dumping = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=ptx" if TARGETS[target].platform == "cuda" else ""
-    ours = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"{flags} {dumping}".strip(), "TMPDIR": str(dump.parent)}
+    ours = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # what comes from a cache is not dumped
+        "XLA_FLAGS": f"{flags} {dumping}".strip(),
+        "TMPDIR": str(dump.parent),
+    }
     return {**os.environ, **ours, **TARGETS[target].environment}
 
 

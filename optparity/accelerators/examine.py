@@ -26,7 +26,7 @@ from .walking import Run, walker
 LABEL = "default"  # of the rows that are compiled
 LONGEST = 160  # what is shown of an error
 PLAIN_OUTSIDE = "a/c, a = x/d outside the kernel"  # x/d is the caller's: a device that approximates it has other bits, and may
-_NOT_READ = (ptx.UnknownError, ValueError, LookupError)  # raised where a text is not as it is known here
+_NOT_READ = (ptx.UnknownError, ValueError, LookupError, OSError)  # raised where a text is not as it is known here, or not there
 
 
 @dataclass(frozen=True)
