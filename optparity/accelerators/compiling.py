@@ -151,7 +151,7 @@ def _environment(target: str, dump: Path, flags: str) -> dict[str, str]:
     dumping = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=ptx" if TARGETS[target].platform == "cuda" else ""
     ours = {
         "JAX_PLATFORMS": "cpu",
-        "JAX_ENABLE_COMPILATION_CACHE": "false",  # what comes from a cache is not dumped
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # each program is compiled anew, and of use to nobody else
         "XLA_FLAGS": f"{flags} {dumping}".strip(),
         "TMPDIR": str(dump.parent),
     }

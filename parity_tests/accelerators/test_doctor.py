@@ -60,15 +60,6 @@ def test_a_flag_that_breaks_the_contract(monkeypatch, capsys):
     assert "Try it without XLA_FLAGS='--xla_gpu_ftz=true'." in out
 
 
-def test_programs_do_not_come_from_a_cache(monkeypatch, capsys, tmp_path):
-    """Of those there would be nothing to read."""
-    few(monkeypatch, "float32", "sqrt(c)")
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    assert [optparity(monkeypatch, capsys, "doctor", "--target", "h100")[0] for _ in range(2)] == [0, 0]
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the children of a process are read from /proc")
 def test_ctrl_c_leaves_no_process_and_no_file(tmp_path):
     """Though it be the command only that hears of it."""
