@@ -1,26 +1,15 @@
 """What this machine does: for each operation and rewrite, whether this jax backend and this torch build keep the contract, tried now."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import jax
 
 from .parity import canaries
+from .parity.reports import Line
 from .parity.subnormals import jax_flushes, torch_flushes
 from .registry import DTYPES, HALVES
-
-
-@dataclass(frozen=True)
-class Line:
-    """One thing tried. `ok` is None where the line is information, or where nothing of ours depends on the answer."""
-
-    what: str
-    dtype: str
-    found: str
-    verdict: str
-    ok: bool | None
 
 
 def machine() -> list[tuple[str, str]]:

@@ -11,11 +11,13 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from .programs import Program
 from .targets import TARGETS
@@ -76,9 +78,18 @@ class Compiled:
 
 
 def compile_programs(
-    target: str, programs: Iterable[Program], folder: Path, workers: int = WORKERS, advance: Callable[[], None] = lambda: None
+    target: str,
+    programs: Iterable[Program],
+    folder: Path,
+    workers: int = WORKERS,
+    advance: Callable[[], None] = lambda: None,
+    flags: str = "",
 ) -> list[Compiled]:
-    """Compile each program for a target, in processes of their own, into an empty folder; `advance` is called after each.
+    """Compile each program for a target, in processes of their own, into an empty folder.
+
+    Args:
+        advance: is called after each.
+        flags: further `XLA_FLAGS`; those of this process are left aside.
 
     Raises: RuntimeError where what is needed is not installed, or where a process dies.
     """
@@ -86,9 +97,10 @@ def compile_programs(
     if missing:
         raise RuntimeError(missing)
     numbered = list(enumerate(programs))
-    shares = [numbered[i::workers] for i in range(workers)]
-    with ThreadPoolExecutor(workers) as pool:
-        for done in [pool.submit(_run, target, share, folder, f"worker{i}", advance) for i, share in enumerate(shares) if share]:
+    shares = filter(None, (numbered[i::workers] for i in range(workers)))
+    with ThreadPoolExecutor(workers) as pool, ExitStack() as stack:
+        started = [stack.enter_context(_started(target, share, folder, f"worker{i}", flags)) for i, share in enumerate(shares)]
+        for done in [pool.submit(_follow, process, advance) for process in started]:
             done.result()
     return [Compiled(program, _place(folder, number)) for number, program in numbered]
 
@@ -97,30 +109,53 @@ def _place(folder: Path, number: int) -> Path:
     return folder / f"{number:04d}"
 
 
-def _run(target: str, share: list[tuple[int, Program]], folder: Path, worker: str, advance: Callable[[], None]) -> None:
-    """One process for a share of the programs."""
+class _Process(NamedTuple):
+    """One that compiles, and what it says on standard error."""
+
+    process: subprocess.Popen
+    log: Path
+
+
+@contextmanager
+def _started(target: str, share: list[tuple[int, Program]], folder: Path, worker: str, flags: str) -> Iterator[_Process]:
+    """A process for a share of the programs. It does not outlive the block, however that ends."""
     dump, given, log = folder / worker, folder / f"{worker}.programs", folder / f"{worker}.log"
     dump.mkdir(parents=True)
     given.write_bytes(pickle.dumps(share))
     command = [sys.executable, "-m", __spec__.name, target, str(folder), str(dump)]
-    with given.open("rb") as programs, log.open("wb") as errors:
-        process = subprocess.Popen(command, stdin=programs, stdout=subprocess.PIPE, stderr=errors, env=_environment(target, dump))
-        with process:
-            assert process.stdout
-            for _ in process.stdout:
-                advance()
-    if process.returncode:
+    environment = _environment(target, dump, flags)
+    with (
+        given.open("rb") as programs,
+        log.open("wb") as errors,
+        subprocess.Popen(command, stdin=programs, stdout=subprocess.PIPE, stderr=errors, env=environment) as process,
+    ):
+        try:
+            yield _Process(process, log)
+        finally:
+            process.kill()
+
+
+def _follow(started: _Process, advance: Callable[[], None]) -> None:
+    """Wait until it is done."""
+    process, log = started
+    assert process.stdout
+    for _ in process.stdout:
+        advance()
+    if process.wait():
         last = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
-        raise RuntimeError(f"compiling for {target} ended with status {process.returncode}: {last}")
+        raise RuntimeError(f"the process that compiles ended with status {process.returncode}: {last}")
 
 
-def _environment(target: str, dump: Path) -> dict[str, str]:
-    """Flags of XLA that are set here stay: they are a part of what is compiled."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if TARGETS[target].platform == "cuda":  # the kernels as PTX, and the order in which they are started
-        flags = f"{flags} --xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=ptx"
-    # with the platform "cuda" jax would ask for cuDNN
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **TARGETS[target].environment}
+def _environment(target: str, dump: Path, flags: str) -> dict[str, str]:
+    # the kernels as PTX, and the order in which they are started; with the platform "cuda" jax would ask for cuDNN
+    dumping = f"--xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_emitter_re=ptx" if TARGETS[target].platform == "cuda" else ""
+    ours = {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",  # each program is compiled anew, and of use to nobody else
+        "XLA_FLAGS": f"{flags} {dumping}".strip(),
+        "TMPDIR": str(dump.parent),
+    }
+    return {**os.environ, **ours, **TARGETS[target].environment}
 
 
 def _compile_here(target: str, folder: Path, dump: Path) -> None:

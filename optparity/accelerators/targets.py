@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from packaging.requirements import Requirement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +15,7 @@ class Target:
         title: what it is called in full.
         platform: "cuda" or "tpu".
         topology: the arguments of `jax.experimental.topologies.get_topology_desc`, which describe `DEVICES` of it or more.
-        packages: what has to be installed beside jax.
+        packages: what has to be installed beside jax, in the version that goes with this jax.
         environment: what the process that compiles needs.
     """
 
@@ -25,11 +27,12 @@ class Target:
 
     def missing(self) -> str | None:
         """In a line what is not installed, if anything."""
-        for package in self.packages:
-            try:
-                version(package)
-            except PackageNotFoundError:
-                return f"{package} is not installed; compiling for {self.title} needs: pip install 'optparity[accelerators]'"
+        for package in map(Requirement, self.packages):
+            installed = _installed(package.name)
+            if installed is None or not package.specifier.contains(installed, prereleases=True):
+                found = f"{installed} is installed" if installed else "is not installed"
+                needed = f"pip install 'optparity[accelerators]' '{package}'"
+                return f"{package.name} {found}; compiling for {self.title} with jax {version('jax')} needs: {needed}"
         return None
 
     def devices(self) -> list:
@@ -69,12 +72,22 @@ gpu_device_info {{
 """
 
 
+_LIBTPU = next(needed.partition(";")[0] for needed in requires("jax") or () if needed.startswith("libtpu"))  # with this jax
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def _gpu(title: str, **numbers: float) -> Target:
     return Target(
         title=title,
         platform="cuda",
         topology={"topology": f"1x1x{DEVICES}", "target_config": _GPU.format(**numbers)},
-        packages=("jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12"),
+        packages=(f"jax-cuda12-pjrt=={version('jaxlib')}", "nvidia-cuda-nvcc-cu12"),
     )
 
 
@@ -83,12 +96,13 @@ def _tpu(title: str, topology_name: str, accelerator_type: str) -> Target:
         title=title,
         platform="tpu",
         topology={"topology_name": topology_name},
-        packages=("libtpu",),
+        packages=(_LIBTPU,),
         environment={
             "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
             "TPU_ACCELERATOR_TYPE": accelerator_type,
             "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_WORKER_ID": "0",
+            "TPU_LOG_DIR": "disabled",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is opened, so there is nothing to be alone with
         },
     )

@@ -109,6 +109,12 @@ def inputs(dtype: str, elements: int = ELEMENTS) -> list[np.ndarray]:
     return [a, b, np.abs(c), np.abs(np.roll(d, 1))]
 
 
+def rounded_once(canary: Canary, dtype: str, arrays: list[np.ndarray]) -> np.ndarray:
+    """What the expression means: its results in NumPy."""
+    with np.errstate(all="ignore"):
+        return np.asarray(canary.expression(InNumPy, *canary.prepare(*arrays))).astype(dtype, copy=False)
+
+
 def plain_and_fenced(canary: Canary, dtype: str = "float32", elements: int = ELEMENTS) -> tuple[float, float]:
     """The share of results that are not those of NumPy: of the plain expression under jit, and of the fenced one."""
     arrays = inputs(dtype, elements)
@@ -122,9 +128,8 @@ def plain_and_fenced(canary: Canary, dtype: str = "float32", elements: int = ELE
         exact = [nx.wrap(x, dtype) for x in nx.barrier(*canary.prepare(*arrays))]
         return nx.finish(canary.expression(nx, *exact))
 
-    with jax.enable_x64(dtype == "float64"), np.errstate(all="ignore"):
-        expected = canary.expression(InNumPy, *canary.prepare(*arrays))
-        expected = np.asarray(expected).astype(dtype, copy=False)
+    expected = rounded_once(canary, dtype, arrays)
+    with jax.enable_x64(dtype == "float64"):
         return tuple(float(differing(np.asarray(f(*arrays)), expected).mean()) for f in (plain, fenced))  # type: ignore[return-value]
 
 

@@ -20,6 +20,17 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Line:
+    """One thing that `optparity doctor` tried. `ok` is None where nothing of ours depends on the answer."""
+
+    what: str
+    dtype: str
+    found: str
+    verdict: str
+    ok: bool | None
+
+
+@dataclass(frozen=True)
 class Difference:
     """The first place where two implementations part."""
 

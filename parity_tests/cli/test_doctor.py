@@ -1,8 +1,12 @@
-"""`optparity doctor`: what this machine does."""
+"""`optparity doctor`: what this machine does, and what it says of a device's programs. The compilers are tried with --accelerators."""
 
+import pytest
 import torch
 
 from jaxopt_impl import numerics as nx
+from optparity.accelerators import compiling, examine, programs, targets
+from optparity.accelerators.compiling import Compiled
+from optparity.registry import Row
 
 from .running import one_line, optparity
 from .test_check import plain_zero
@@ -26,3 +30,49 @@ def test_doctor_sees_a_broken_fence(monkeypatch, capsys):
 
 def test_bad_arguments_of_doctor(monkeypatch, capsys):
     one_line(*optparity(monkeypatch, capsys, "doctor", "--elements", 3), "Invalid value for '--elements'")
+    one_line(
+        *optparity(monkeypatch, capsys, "doctor", "--target", "b200"), "'b200' is not one of 'h100', 'a100', 'v4', 'v5e', 'v5p', 'v6e'."
+    )
+    refused = optparity(monkeypatch, capsys, "doctor", "--target", "v4", "--elements", 4096)
+    one_line(*refused, "--elements 4096: it is for what runs on this machine, not for --target v4.")
+
+
+@pytest.mark.parametrize(
+    ("target", "installed", "message"),
+    [
+        ("h100", {}, "jax-cuda12-pjrt is not installed; compiling for NVIDIA H100"),
+        ("a100", {"jax-cuda12-pjrt": "0.9.1"}, "jax-cuda12-pjrt 0.9.1 is installed; compiling for NVIDIA A100"),
+        ("a100", {"jax-cuda12-pjrt": targets.version("jaxlib")}, "nvidia-cuda-nvcc-cu12 is not installed; compiling for NVIDIA A100"),
+        ("v5e", {}, "libtpu is not installed; compiling for TPU v5e"),
+        ("v5e", {"libtpu": "0.0.1"}, "libtpu 0.0.1 is installed; compiling for TPU v5e"),
+    ],
+)
+def test_compilers_that_are_not_there(target, installed, message, monkeypatch, capsys):
+    monkeypatch.setattr(targets, "_installed", installed.get)
+    refused = optparity(monkeypatch, capsys, "doctor", "--target", target)
+    one_line(*refused, f"--target {target}: {message}")
+    one_line(*refused, f"with jax {targets.version('jax')} needs: pip install 'optparity[accelerators]' '")
+
+
+def test_programs_that_do_not_compile_or_are_not_understood(monkeypatch, capsys, tmp_path):
+    """Each is a line of the table, and so is float64 on a TPU, which our own error must refuse."""
+    step, canary = (programs.train_step, Row("sgd", "default")), (programs.fenced_canary, "a / c")
+    made = {
+        (*step, "float32"): ("error.txt", "XlaRuntimeError: no"),
+        (*step, "float64"): ("error.txt", "TypeError: sgd: params is float64, which TPUs do not have; float32 is needed."),
+        (*canary, "float32"): ("hlo.txt", "not HLO"),
+        (*canary, "float64"): ("error.txt", "XlaRuntimeError: no"),
+    }
+    compiled = [Compiled(programs.Program("", *what), tmp_path / str(i)) for i, what in enumerate(made)]
+    for each, (name, text) in zip(compiled, made.values(), strict=True):
+        each.folder.mkdir()
+        (each.folder / "lowered.txt").touch()
+        (each.folder / name).write_text(text)
+    monkeypatch.setattr(targets.Target, "missing", lambda self: None)
+    monkeypatch.setattr(examine, "described", lambda target: [])
+    monkeypatch.setattr(compiling, "compile_programs", lambda *_, **__: compiled)
+    status, out, _ = optparity(monkeypatch, capsys, "doctor", "--target", "v6e")
+    verdicts = ("DOES NOT COMPILE", "as it must be", "NOT UNDERSTOOD", "NOT REFUSED")
+    assert [out.count(verdict) for verdict in verdicts] == [1, 1, 1, 1]
+    assert "3 lines break the contract in the programs compiled for v6e; they were not run." in out
+    assert status == 1
