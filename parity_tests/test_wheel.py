@@ -38,4 +38,5 @@ def test_the_wheel_holds_what_is_no_code(names):
 def test_the_citation_is_of_this_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
-    assert (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1].startswith(version)
+    sections = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]
+    assert next(section for section in sections if not section.startswith("Unreleased")).startswith(version)
