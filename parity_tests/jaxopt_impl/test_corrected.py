@@ -72,16 +72,29 @@ def test_every_significand_has_its_root(first):
     np.testing.assert_array_equal(got, np.sqrt(x))
 
 
-def test_quotients_that_are_nearly_halfway():
-    """A divisor times an odd number of 25 bits, give or take a unit: the quotient is next to the middle of two numbers."""
+@OFF
+def test_quotients_that_are_nearly_halfway(off):
+    """As near as they come to the middle of two numbers: b times an odd number of 25 bits is a 2²⁴, give or take a few units."""
     rng = np.random.default_rng(1)
-    b = rng.integers(2**23, 2**24, 8 * ELEMENTS)
-    middle = (2 * rng.integers(2**23, 2**24, 8 * ELEMENTS) + 1).astype(np.int64)
-    a = (middle * b) >> 24
-    keep = np.flatnonzero((a >= 2**23) & (a < 2**24))[:ELEMENTS]
-    a, b = ((x[keep] + d).astype(np.float32) for x, d in ((a, rng.integers(0, 2, keep.size)), (b, 0)))
-    (got,) = run(corrected.quotient, 2, 4, False)([a, b])
+    b = rng.integers(2**23, 2**24, 4 * ELEMENTS) | 1
+    inverse = b.copy()
+    for _ in range(5):
+        inverse = inverse * (2 - b * inverse) % 2**24  # Newton's, modulo 2²⁴
+    beyond = rng.choice([-3, -1, 1, 3], b.size)
+    a = ((2**24 + beyond * inverse % 2**24) * b - beyond) >> 24
+    keep = np.flatnonzero(a < 2**24)[:ELEMENTS]
+    a, b = (x[keep].astype(np.float32) for x in (a, b))
+    (got,) = run(corrected.quotient, 2, off, False)([a, b])
     np.testing.assert_array_equal(got, a / b)
+
+
+def test_ties_of_subnormal_quotients_go_to_even():
+    """A number of few bits, divided by powers of two."""
+    rng = np.random.default_rng(2)
+    a = np.ldexp(rng.integers(1, 2**8, ELEMENTS), rng.integers(-149, -120, ELEMENTS)).astype(np.float32)
+    b = np.ldexp(1.0, rng.integers(0, 12, ELEMENTS)).astype(np.float32)
+    (got,) = run(corrected.quotient, 2, 4, False)([a, b])
+    assert not differing(got, a / b).any()
 
 
 def test_where_the_backend_flushes_so_do_they():
