@@ -27,7 +27,7 @@ def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
     rest = _signed((m << (short + np.uint32(23))) - _unsigned(q) * n)
     k, n = _nearest(rest.astype(np.float32) * r * np.float32(2**-23)), _signed(n)
     q, rest = q + k, rest - k * n
-    k = (2 * rest > n).astype(np.int32) - (2 * rest < -n).astype(np.int32)
+    k = (2 * rest > n).astype(np.int32) - (2 * rest < -n).astype(np.int32)  # (the second only where products do not round to nearest)
     q, rest = q + k, rest - k * n
     bits = _assembled(q, rest, exponent - divisor_exponent + 127 - _signed(short))
     sign = (_bits(a) ^ _bits(b)) & _SIGN

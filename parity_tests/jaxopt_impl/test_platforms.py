@@ -57,6 +57,10 @@ def test_the_batch_may_be_of_any_operand():
         np.testing.assert_array_equal(got, a - b)
     only_the_value = jax.vmap(lambda a: instead(a, B, cpu=lambda b: b + 1))(A)
     np.testing.assert_array_equal(only_the_value, np.full(8, 4.0))
+    only_an_argument = jax.vmap(lambda b: instead(A[0], b, cpu=lambda b: b + 1))(A)
+    np.testing.assert_array_equal(only_an_argument, A + 1)
+    nowhere = jax.vmap(lambda b: instead(A[0], b, tpu=lambda b: b + 1))(A)
+    np.testing.assert_array_equal(nowhere, np.full(8, A[0]))
 
 
 def test_derivatives_are_those_of_the_value():
