@@ -62,7 +62,10 @@ def _joined(ways: Iterable[str]) -> str:
     return " and ".join(ways)
 
 
-def _hash(side: str, configuration: dict[str, Any]) -> dict[str, Any]:
+def _hash(side: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    configuration = hashing.possible(side, wanted)
+    if configuration != wanted:
+        say("TPUs have no float64: its trajectories are left out.")
     with progress() as bar, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* is 0 in float16")  # its NaNs are hashed like other bits
         task = bar.add_task("", total=len(list(hashing.keys(configuration))) * len(hashing.ways(side)))

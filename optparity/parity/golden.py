@@ -7,7 +7,7 @@ that do as "flushes" says. Where these flush, "kept" has the hashes of the other
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cache, partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -36,6 +36,12 @@ Walker = Callable[[Row, np.ndarray, Iterable[np.ndarray]], Iterator[list[np.ndar
 def ways(side: str) -> tuple[str, ...]:
     """What becomes of subnormals on this side, here: with jax what its backend does, with torch whatever it is told."""
     return ("flushed", "kept") if side == "torch" else ("flushed" if jax_flushes() else "kept",)
+
+
+def possible(side: str, configuration: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration this side can walk here: without float64 where jax runs on a TPU, which has none."""
+    without = {"float64"} if side == "jax" and jax.default_backend() == "tpu" else set()
+    return configuration | {"dtypes": [dtype for dtype in configuration["dtypes"] if dtype not in without]}
 
 
 def write(side: str, configuration: dict[str, Any] | None = None, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:
@@ -92,8 +98,11 @@ def walk(walker: Walker, row: Row, dtype: str, configuration: dict[str, Any]) ->
 
 
 def differences(expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
-    """Each entry of the one document that the other has not, or has otherwise; of the ways with subnormals, those that both know."""
-    ours, theirs = ({"streams": document["streams"], **hashes(document)} for document in (expected, got))
+    """Each entry of the one document that the other has not, or has otherwise.
+
+    Of the ways with subnormals, those that both know are compared; of the dtypes, those in the configuration of what was got.
+    """
+    ours, theirs = (_parts(document, got["configuration"]["dtypes"]) for document in (expected, got))
     return [
         f"{part} {key}: {theirs[part].get(key, 'missing')} is not {ours[part].get(key, 'expected')}"
         for part in ours
@@ -101,6 +110,11 @@ def differences(expected: dict[str, Any], got: dict[str, Any]) -> list[str]:
         for key in sorted(ours[part].keys() | theirs[part].keys())
         if ours[part].get(key) != theirs[part].get(key)
     ]
+
+
+def _parts(document: dict[str, Any], dtypes: Container[str]) -> dict[str, dict[str, Any]]:
+    parts = {"streams": document["streams"], **hashes(document)}
+    return {part: {key: found for key, found in entries.items() if key.split(" | ")[-1] in dtypes} for part, entries in parts.items()}
 
 
 @cache

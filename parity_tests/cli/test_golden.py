@@ -93,6 +93,25 @@ def test_a_backend_that_keeps_subnormals(monkeypatch, capsys, tmp_path):
     assert golden.hashes(golden.read(kept)) == {"kept": golden.hashes(golden.read(file))["kept"]}
 
 
+def test_a_tpu_has_no_float64(monkeypatch, capsys, tmp_path):
+    """The line says that it is left out; nothing else is. The file that a TPU writes has none."""
+    monkeypatch.setattr(golden, "CONFIGURATION", SMALL | {"dtypes": ["float32", "float64"]})
+    monkeypatch.setattr(golden, "ROWS", DEFAULTS)
+    file, written = tmp_path / "golden.json", tmp_path / "tpu.json"
+    assert optparity(monkeypatch, capsys, "golden", "write", file)[0] == 0
+    monkeypatch.setattr(golden.jax, "default_backend", lambda: "tpu")
+    said = "TPUs have no float64: its trajectories are left out.\nSubnormals flushed: 7 trajectories"
+    assert optparity(monkeypatch, capsys, "golden", "check", file) == (0, f"{said}, 0 differences.\n", "")
+    assert optparity(monkeypatch, capsys, "golden", "write", written) == (0, f"{said} written to {written}\n", "")
+    assert golden.read(written)["configuration"]["dtypes"] == ["float32"]
+    assert golden.differences(golden.read(file), golden.read(written)) == []
+    document = golden.read(file)
+    document["hashes"]["sgd: default | subnormal | float32"] = []
+    file.write_text(json.dumps(document))
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file)
+    assert (status, out.splitlines()[-1]) == (1, "Subnormals flushed: 7 trajectories, 1 differences.")
+
+
 def test_a_file_without_hashes_for_this_backend(monkeypatch, capsys, tmp_path):
     """What one jax backend wrote, as older versions all did, says nothing about the other; torch checks what there is."""
     monkeypatch.setattr(golden, "CONFIGURATION", SMALL)
