@@ -73,8 +73,8 @@ def adagrad(
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `sum` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.AdaGrad` in all four dtypes; run on CPU, not yet on GPU or TPU.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
+    Exactness: bit-equal to `torch_ref.AdaGrad` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.Adagrad (FMAs; `eps=1e-10, eps_in_sqrt=False` is its rule), optax.adagrad (accumulator starts at 0.1,
         ε = 1e-7; rsqrt; no update where Gₜ = 0).
     Source: Duchi, Hazan & Singer 2011, the diagonal form (its δ is ε here, outside the root); `lr_decay` is torch.optim's.

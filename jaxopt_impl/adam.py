@@ -88,8 +88,8 @@ def adam(
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.Adam` in all four dtypes; run on CPU, not yet on GPU or TPU.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
+    Exactness: bit-equal to `torch_ref.Adam` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.Adam (lerp and addcmul: FMAs; MKL's root; `pow`), optax.adam (corrections in float32, each moment divided by
         its own; AMSGrad takes the maximum of the corrected moments).
     Source: Kingma & Ba 2015, algorithm 1, in the form at the end of its section 2; Reddi, Kale & Kumar 2018, algorithm 2.
@@ -130,8 +130,8 @@ def adamw(
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.AdamW` in all four dtypes; run on CPU, not yet on GPU or TPU.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
+    Exactness: bit-equal to `torch_ref.AdamW` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.AdamW (shrinks the parameter first, θ (1 − ηλ), then steps; FMAs; MKL's root), optax.adamw (decay 1e-4;
         corrections in float32).
     Source: Loshchilov & Hutter 2019, algorithm 2, with the schedule multiplier inside η.

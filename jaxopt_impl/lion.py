@@ -64,8 +64,8 @@ def lion(
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `exp_avg` follow each leaf; `step` is [].  Dtypes: float32, float64, bfloat16, float16; state in the leaf's
         dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.Lion` in all four dtypes; run on CPU, not yet on GPU or TPU.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
+    Exactness: bit-equal to `torch_ref.Lion` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: optax.lion (weight_decay 1e-3; XLA contracts), torch.optim, which has no Lion.
     Source: Chen, Liang, Huang et al. 2023, algorithm 2; defaults of the authors' program.
     Example:

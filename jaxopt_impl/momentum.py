@@ -57,8 +57,8 @@ def momentum(
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `momentum_buffer` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.Momentum` in all four dtypes; run on CPU, not yet on GPU or TPU.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
+    Exactness: bit-equal to `torch_ref.Momentum` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.SGD(momentum=μ) and optax.sgd(momentum=μ), which keep b = −v/η: the same path for a constant η,
         another one under a schedule, where a velocity keeps the learning rates that it was built with.
     Source: Sutskever, Martens, Dahl & Hinton 2013, equations 1 and 2.

@@ -78,8 +78,8 @@ def rmsprop(
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `square_avg`, `momentum_buffer` and `grad_avg` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.RMSprop` in all four dtypes; run on CPU, not yet on GPU or TPU.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
+    Exactness: bit-equal to `torch_ref.RMSprop` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.RMSprop (FMAs; MKL's root), optax.rmsprop (ε inside the root by default, decay 0.9, rsqrt; its momentum
         is scaled by η, so that it differs under a schedule).
     Source: Tieleman & Hinton 2012, lecture 6.5; Graves 2013, equations 38 to 45; the form of torch.optim.RMSprop.

@@ -72,8 +72,8 @@ def sgd(
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `momentum_buffer` (before the first step −0) follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming the leaf.
-    Exactness: bit-equal to `torch_ref.SGD` in all four dtypes; run on CPU, not yet on GPU or TPU.
+    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
+    Exactness: bit-equal to `torch_ref.SGD` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.SGD (contracts μ b + (1 − τ) g and θ − η d to FMAs on AVX2), optax.sgd (no dampening; its trace
         starts from 0, which makes 0 of a first gradient of −0; XLA contracts).
     Source: Sutskever, Martens, Dahl & Hinton 2013, section 2; the form of torch.optim.SGD.

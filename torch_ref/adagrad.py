@@ -52,7 +52,7 @@ class AdaGrad(RoundedOnce):
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
         float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.adagrad` in all four dtypes; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.adagrad` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.Adagrad (`eps=1e-10`, outside the root; FMAs). A group that comes from a checkpoint without the key
         `eps_in_sqrt` gets False, which is what the stock class means; checkpoints are exchanged both ways.
     Example:

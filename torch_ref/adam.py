@@ -67,7 +67,7 @@ class Adam(RoundedOnce):
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
         float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.adam` in all four dtypes; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.adam` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.Adam (lerp and addcmul: FMAs; MKL's root; `pow`); checkpoints are exchanged both ways.
     Example:
         >>> import torch
@@ -136,7 +136,7 @@ class AdamW(Adam):
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
         float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.adamw` in all four dtypes; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.adamw` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.AdamW, which shrinks the parameter first and then steps; checkpoints are exchanged both ways.
     Example:
         >>> import torch

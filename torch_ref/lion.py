@@ -45,7 +45,7 @@ class Lion(RoundedOnce):
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
         float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.lion` in all four dtypes; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.lion` in all four dtypes. Run on CPU only.
     Differs from: torch.optim, which has no Lion; the authors' program (shrinks the parameter first, θ (1 − ηλ); `torch.sign`, which
         makes +0 of −0 and of NaN). The state has the names of theirs.
     Example:

@@ -42,7 +42,7 @@ class Momentum(RoundedOnce):
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
         float32.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
-    Exactness: bit-equal to `jaxopt_impl.momentum` in all four dtypes; run on CPU, not yet on CUDA.
+    Exactness: bit-equal to `jaxopt_impl.momentum` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.SGD(momentum=μ), whose buffer is −v/η; torch.optim has no velocity form, so no checkpoint to exchange.
     Example:
         >>> import torch

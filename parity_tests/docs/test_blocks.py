@@ -109,7 +109,14 @@ def test_what_is_not_run_is_known(page, optparity):
         assert block.language in ("python", "console", "bash"), f"{block}: {block.language!r} blocks are not checked"
         if block.language == "bash":
             for line in block.code.replace("\\\n", "").splitlines():
-                _known(shlex.split(line, comments=True), optparity, block)
+                for command in _commands(line):
+                    _known(command, optparity, block)
+
+
+def _commands(line: str) -> list[list[str]]:
+    """Each command as its words: one, or several whose output goes into a file: `(one; two) 2>&1 | tee FILE`."""
+    together = re.fullmatch(r"\((.+)\) 2>&1 \| tee [\w.-]+", line)
+    return [shlex.split(command, comments=True) for command in (together[1].split(";") if together else [line])]
 
 
 def _known(words: list[str], optparity, block: Block) -> None:
@@ -133,5 +140,6 @@ def test_the_checks_can_fail(optparity):
     for words in (["optparity", "chek"], ["optparity", "check", "--stremes"], ["make", "nothing"], ["pip", "install", ".[jax]"], ["rm"]):
         with pytest.raises((AssertionError, pytest.fail.Exception)):
             _known(words, optparity, block)
+    assert _commands("(optparity chek; rm) 2>&1 | tee FILE") == [["optparity", "chek"], ["rm"]]
     assert same("a ... c\n", "a b c\n")
     assert not same("a\n", "b\n")
