@@ -29,8 +29,8 @@ import itertools
 import math
 import numbers
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -171,6 +171,12 @@ class Rounded:
         return Rounded(np.asarray(number, self.x.dtype), Fuses.ADD_CONSTANT, self.dtype)
 
 
+class _Argument(NamedTuple):
+    """The place of an array among arguments."""
+
+    index: int
+
+
 class Scalar:
     """A hyper-parameter known only at run time: float64 among its kind, rounded once where it meets a leaf.
 
@@ -213,24 +219,35 @@ class Scalar:
         negated.ahead = {to: -x for to, x in self.ahead.items()}
         return negated
 
-    def computed(self, number: Callable, given: Mapping[int, jax.Array]) -> Any:
-        """What `number` makes of the operands, operated on; `given` has the arrays by the `id` of those that are held."""
-        return self.operation(*(x.computed(number, given) if isinstance(x, Scalar) else number(given.get(id(x), x)) for x in self.operands))
+    def computed(self, number: Callable, arrays: Sequence[jax.Array] = ()) -> Any:
+        """What `number` makes of the operands, operated on; of `arrays` in the place of the operands that are an `_Argument`."""
+
+        def value(x):
+            return x.computed(number, arrays) if isinstance(x, Scalar) else number(arrays[x.index] if isinstance(x, _Argument) else x)
+
+        return self.operation(*map(value, self.operands))
 
     def arrays(self) -> list[jax.Array]:
         """The arrays that it is computed from."""
         found = (operand.arrays() if isinstance(operand, Scalar) else [operand] for operand in self.operands)
         return [x for x in itertools.chain(*found) if isinstance(x, jax.Array)]
 
+    def of_arguments(self, index: Iterator[int]) -> Scalar:
+        """The same of arrays that are not there yet: a program that is compiled later must not hold those of this trace."""
+        arguments = (
+            x.of_arguments(index) if isinstance(x, Scalar) else _Argument(next(index)) if isinstance(x, jax.Array) else x
+            for x in self.operands
+        )
+        return Scalar(self.operation, *arguments)
+
     def in_float64(self) -> jax.Array:
         """The number in float64."""
-        return fence(self.computed(_in_float64, {id(x): x for x in self.arrays()}).x)
+        return fence(self.computed(_in_float64).x)
 
     def by_integers(self, *arrays: jax.Array) -> jax.Array:
-        """The same number computed by integers, from these arrays in the place of its own, and rounded to float32."""
-        given = {id(own): x for own, x in zip(self.arrays(), arrays, strict=True)}
+        """The number by integers, of these arrays, rounded to float32."""
         with jax.enable_x64(True):  # it is traced when it is lowered, where the caller's is over
-            return binary64.to_float32(self.computed(binary64.Binary64.of, given).bits)
+            return binary64.to_float32(self.computed(binary64.Binary64.of, arrays).bits)
 
     def rounded(self, like: Rounded) -> Rounded:
         """In the dtype that `like` is computed in."""
@@ -243,7 +260,7 @@ class Scalar:
         rounded = fence(self.in_float64().astype(to))
         if to == "float64":
             return rounded  # for leaves that a TPU refuses
-        return instead(rounded, *self.arrays(), tpu=self.by_integers)
+        return instead(rounded, *self.arrays(), tpu=self.of_arguments(itertools.count()).by_integers)
 
 
 def _in_float64(x):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxopt_impl import numerics as nx
@@ -47,3 +48,22 @@ def test_numpy_leaves_in_eager_mode(row):
         for x, y in zip(jax.tree.leaves((u, eager)), jax.tree.leaves((v, compiled)), strict=True):
             assert x.dtype == y.dtype
             assert not differing(np.asarray(x), np.asarray(y)).any()
+
+
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_what_a_tpu_would_compute_holds_no_array_of_the_trace(row):
+    """It may be compiled long after it was traced."""
+    tx = optax.inject_hyperparams(row.entry.jax)(**row.arguments)
+    p = jnp.ones(3)
+    found = list(_scalars(jax.make_jaxpr(tx.update)(p, tx.init(p), p).jaxpr))
+    assert found
+    assert not any(scalar.arrays() for scalar in found)
+
+
+def _scalars(jaxpr):
+    """Each `Scalar` whose method is kept in a program."""
+    for eqn in jaxpr.eqns:
+        functions = dict(eqn.params["functions"]).values() if eqn.primitive.name == "instead" else ()
+        yield from (f.__self__ for f in functions if isinstance(getattr(f, "__self__", None), nx.Scalar))
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            yield from _scalars(getattr(inner, "jaxpr", inner)) if hasattr(inner, "eqns") else ()
