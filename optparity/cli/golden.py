@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ..parity import backend
 from ..parity import golden as hashing
+from ..registry import DTYPES
 from ._console import need, progress, say, writable, write
 from ._errors import BadInputError
 
@@ -36,13 +38,14 @@ def golden(action: What, file: File = None, side: Which = Side("jax")) -> None:
         raise BadInputError("golden write: the file to write is needed.")
     else:
         writable(file)
-        got = _hash(str(side), hashing.CONFIGURATION)
+        dtypes = [dtype for dtype in hashing.CONFIGURATION["dtypes"] if dtype in _dtypes(str(side))]
+        got = _hash(str(side), {**hashing.CONFIGURATION, "dtypes": dtypes})
         write(file, json.dumps(got, indent=1))
         say(f"Subnormals {_joined(hashing.hashes(got))}: {len(got['hashes'])} trajectories written to {file}")
 
 
 def _check(file: Path | None, side: str) -> None:
-    expected = _read(file)
+    expected = hashing.of_dtypes(_read(file), _dtypes(side))
     ways, stored = hashing.ways(side), hashing.hashes(expected)
     known = [way for way in ways if way in stored]
     if not known:
@@ -56,6 +59,11 @@ def _check(file: Path | None, side: str) -> None:
         say(line, "red")
     say(f"Subnormals {_joined(known)}: {len(got['hashes'])} trajectories, {len(wrong)} differences.")
     raise typer.Exit(1 if wrong else 0)
+
+
+def _dtypes(side: str) -> tuple[str, ...]:
+    """Those that the side has here."""
+    return backend.dtypes() if side == "jax" else DTYPES
 
 
 def _joined(ways: Iterable[str]) -> str:

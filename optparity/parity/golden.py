@@ -68,6 +68,15 @@ def hashes(document: dict[str, Any]) -> dict[str, Hashes]:
     return own | ({"kept": document["hashes"] | document["kept"]} if "kept" in document else {})
 
 
+def of_dtypes(document: dict[str, Any], dtypes: Iterable[str]) -> dict[str, Any]:
+    """The part of a document that is about these dtypes."""
+    configuration = document["configuration"]
+    left = [dtype for dtype in configuration["dtypes"] if dtype in dtypes]
+    tables = {part: document[part] for part in ("streams", "hashes", "kept") if part in document}
+    parts = {part: {key: found for key, found in table.items() if key.split(" | ")[-1] in left} for part, table in tables.items()}
+    return {**document, "configuration": {**configuration, "dtypes": left}, **parts}
+
+
 def keys(configuration: dict[str, Any]) -> Iterator[tuple[str, Row, str, str]]:
     """What is hashed, with the name that it has in the document."""
     for row in ROWS:

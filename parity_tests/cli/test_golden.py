@@ -3,6 +3,7 @@
 import functools
 import json
 
+import jax
 import pytest
 
 from optparity.parity import golden
@@ -105,6 +106,20 @@ def test_a_file_without_hashes_for_this_backend(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(golden, "jax_flushes", lambda: False)
     message = f"{file} has hashes for subnormals flushed only, and here they are kept: a file written with --side torch has both."
     one_line(*optparity(monkeypatch, capsys, "golden", "check", file), message)
+
+
+def test_a_tpu_is_not_asked_for_float64(monkeypatch, capsys, tmp_path):
+    """It refuses such leaves. The file has the hashes of torch, with float64; the part without is checked."""
+    monkeypatch.setattr(golden, "CONFIGURATION", SMALL | {"dtypes": ["float32", "float64"]})
+    monkeypatch.setattr(golden, "ROWS", DEFAULTS)
+    file = tmp_path / "golden.json"
+    assert optparity(monkeypatch, capsys, "golden", "write", file, "--side", "torch")[0] == 0
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file)
+    assert (status, out) == (0, f"Subnormals flushed: {len(DEFAULTS)} trajectories, 0 differences.\n")
+    written = tmp_path / "of a tpu.json"
+    assert optparity(monkeypatch, capsys, "golden", "write", written)[0] == 0
+    assert golden.read(written)["configuration"]["dtypes"] == ["float32"]
 
 
 def test_without_a_file_the_packaged_one_is_checked(monkeypatch, capsys):
