@@ -15,6 +15,7 @@ from .registry import HALVES
 def machine() -> list[tuple[str, str]]:
     """Devices and versions."""
     rows = [("jax backend", f"{jax.default_backend()}: {', '.join(str(d) for d in jax.devices())}")]
+    rows.append(("jax devices are", ", ".join(sorted({d.device_kind for d in jax.devices()}))))
     for package in ("jax", "jaxlib", "optax", "numpy", "torch"):
         try:
             rows.append((package, version(package)))

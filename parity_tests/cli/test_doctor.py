@@ -19,6 +19,7 @@ def test_doctor(monkeypatch, capsys):
     assert status == 0
     assert "The contract is kept here." in out
     assert f"{torch.__version__}" in out
+    assert jax.devices()[0].device_kind in out.split("jax devices are")[1].splitlines()[0]
     for line in ("a / sqrt(c)", "torch_ref: sqrt(c)", "jax: subnormals", "torch: subnormals within"):
         assert line in out
 
