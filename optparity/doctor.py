@@ -6,15 +6,16 @@ from importlib.util import find_spec
 
 import jax
 
-from .parity import canaries
+from .parity import backend, canaries
 from .parity.reports import Line
 from .parity.subnormals import jax_flushes, torch_flushes
-from .registry import DTYPES, HALVES
+from .registry import HALVES
 
 
 def machine() -> list[tuple[str, str]]:
     """Devices and versions."""
     rows = [("jax backend", f"{jax.default_backend()}: {', '.join(str(d) for d in jax.devices())}")]
+    rows.append(("jax devices are", ", ".join(sorted({d.device_kind for d in jax.devices()}))))
     for package in ("jax", "jaxlib", "optax", "numpy", "torch"):
         try:
             rows.append((package, version(package)))
@@ -30,7 +31,8 @@ def machine() -> list[tuple[str, str]]:
 
 def examine(elements: int = canaries.ELEMENTS) -> Iterator[Line]:
     """Each line as it is found."""
-    for dtype in DTYPES:
+    dtypes = backend.dtypes()
+    for dtype in dtypes:
         for canary in canaries.CANARIES:
             if dtype in HALVES and not canary.halves:
                 continue
@@ -41,7 +43,7 @@ def examine(elements: int = canaries.ELEMENTS) -> Iterator[Line]:
             else:
                 verdict = _rewritten(canary, dtype) if plain else "as written"
                 yield Line(f"jax: {canary.name}", dtype, found, verdict, True)
-    for dtype in ("float32", "float64"):
+    for dtype in (dtype for dtype in dtypes if dtype not in HALVES):
         flushes = jax_flushes(dtype)
         verdict = "torch must flush too, and `compare` makes it" if flushes else "as IEEE 754 has it"
         yield Line("jax: subnormals", dtype, "flushed to zero" if flushes else "kept", verdict, None)

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from ..registry import DTYPES, ROWS, Row
+from . import backend
 from .bits import digest
 from .contexts import CONTEXTS
 from .jax_side import JaxSide
@@ -40,8 +41,8 @@ def ways(side: str) -> tuple[str, ...]:
 
 def possible(side: str, configuration: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration this side can walk here: without float64 where jax runs on a TPU, which has none."""
-    without = {"float64"} if side == "jax" and jax.default_backend() == "tpu" else set()
-    return configuration | {"dtypes": [dtype for dtype in configuration["dtypes"] if dtype not in without]}
+    there = backend.dtypes() if side == "jax" else DTYPES
+    return configuration | {"dtypes": [dtype for dtype in configuration["dtypes"] if dtype in there]}
 
 
 def write(side: str, configuration: dict[str, Any] | None = None, advance: Callable[[], None] = lambda: None) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """`optparity doctor`: what this machine does, and what it says of a device's programs. The compilers are tried with --accelerators."""
 
+import jax
 import pytest
 import torch
 
 from jaxopt_impl import numerics as nx
+from optparity import doctor
 from optparity.accelerators import compiling, examine, programs, targets
 from optparity.accelerators.compiling import Compiled
 from optparity.registry import Row
@@ -17,8 +19,15 @@ def test_doctor(monkeypatch, capsys):
     assert status == 0
     assert "The contract is kept here." in out
     assert f"{torch.__version__}" in out
+    assert jax.devices()[0].device_kind in out.split("jax devices are")[1].splitlines()[0]
     for line in ("a / sqrt(c)", "torch_ref: sqrt(c)", "jax: subnormals", "torch: subnormals within"):
         assert line in out
+
+
+def test_doctor_on_a_tpu_leaves_float64_out(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    lines = [line for line in doctor.examine(1024) if line.what.startswith("jax: ")]
+    assert {line.dtype for line in lines} == {"float32", "bfloat16", "float16"}
 
 
 def test_doctor_sees_a_broken_fence(monkeypatch, capsys):
