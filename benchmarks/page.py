@@ -174,7 +174,7 @@ def accelerators(cases: list[dict[str, Any]]) -> str:
 
 def of_steps(cases: list[dict[str, Any]]) -> str:
     """A table with a line for each program of an implementation; targets for which all numbers are the same share it."""
-    lines: dict[tuple[str, ...], list[str]] = {}
+    lines: dict[tuple[Any, ...], list[str]] = {}
     for case in cases:
         numbers = (f"{case['array_kernels']}", f"{case.get('scalar_kernels', '')}", f"{case['bytes']:.0f}", f"{case['temporary_bytes']:,}")
         lines.setdefault((case["program"], NAMES.get(case["implementation"], case["implementation"]), *numbers), []).append(case["target"])

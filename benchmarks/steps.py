@@ -1,4 +1,4 @@
-"""Programs to compile for an accelerator: a training step of Adam as each implementation writes it, and the operations that are corrected."""
+"""Programs to compile for an accelerator: a training step of Adam as each implementation writes it, and what is corrected, alone."""
 
 import contextlib
 from collections.abc import Callable, Iterator
