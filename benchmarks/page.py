@@ -80,12 +80,12 @@ PTX instructions for each element, in the program for the H100:
 
 {operations}
 A thread handles four elements in these programs. What the processor executes is not PTX but SASS, into which ptxas 12 translates it, for `sm_90a`. Counted once by hand, with `nvdisasm`, the
-step of `jaxopt_impl` has 144 instructions for each element, of which 42 are for the float64 units. Without fences it has 34, and optax's 36. In a hand-written Adam
-exact division by integers took 250, float64 took 136 of which 40 on the float64 units, and the approximations took 36.
+kernel of `jaxopt_impl` has 144 instructions for each element, of which 42 are for the float64 units. By integers it would have 254. Without fences it has 34, and optax's 36.
 
-At 3.35 TB/s, an H100 can issue about 240 instructions in the time that 28 bytes take, of which about 120 may be of float64. So float64 hides behind memory, and integers do not.
+At 3.35 TB/s, an H100 can issue about 240 instructions in the time that 28 bytes take, of which about 120 may be of float64. So float64 hides behind memory, and integers would
+take a little longer than it.
 GeForce cards compute float64 at 1/64 of the rate of float32. There a step through float64 takes about twice the time of its memory. All this is computed from
-published rates.
+published rates and from the length of the code, whatever of it is executed.
 """
 
 METHOD = """\
