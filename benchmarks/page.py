@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (the page holds tables)
-"""docs/performance.md and its picture, from six runs of the benchmarks: `python -m benchmarks.page docs/results/STEM`."""
+"""docs/performance.md and its picture, from seven runs of the benchmarks: `python -m benchmarks.page docs/results/STEM`."""
 
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -8,14 +8,17 @@ import typer
 
 from optparity._figures import drawing
 from optparity._files import replacing
+from optparity.accelerators.targets import TARGETS
 
 from . import packing as packed
 from .measure import OURS
 from .report import quartiles
 from .runs import ABOUT, read
+from .steps import MANY, OPERATIONS, WORKLOADS
 
 ROOT = Path(__file__).parent.parent
 STEM = ROOT / "docs" / "results" / "cpu_amd_epyc_2_cores"
+COMPILED = ROOT / "docs" / "results" / "compiled_for_gpu_and_tpu.json"
 STYLE = ROOT / "tools" / "pictures.mplstyle"
 LARGE, SMALL = "32M", "1M"  # elements of one array, in no cache and in one
 NAMES = {"unfenced": "without fences"}
@@ -56,6 +59,35 @@ Fences are operations too, and have to be compiled. For 1,000 arrays, SGD with m
 Packed, both compile faster than optax.
 """
 
+ACCELERATORS = """\
+## On GPUs and TPUs
+
+Nothing here was run on a device. [GPU and TPU](gpu_and_tpu.md) says how jax compiles without one. The programs for the training step of Adam in float32, with donated
+arrays, were read. Each element needs 28 bytes at least: four arrays are read and three written.
+
+For a single array all of them move just that, for each target. One kernel writes all three arrays, as in optax's program. With 400 arrays each has
+a kernel of its own. [Packed](packing.md), they have one together.
+
+{steps}
+"Kernels over arrays" are CUDA's kernels or the TPU's fusions. The other kernels compute single numbers, once for each step; a TPU computes those without fusions, and they are not counted.
+Bytes are those of the operands and results of the kernels over arrays.{cost}{many}
+
+"By integers" and "without fences" are `jaxopt_impl` as well: with the TPU's way to divide on a GPU, and with nothing that keeps XLA from rewriting.
+
+### Why a GPU divides through float64
+
+PTX instructions for each element, in the program for the H100:
+
+{operations}
+A thread handles four elements in these programs. What the processor executes is not PTX but SASS, into which ptxas 12 translates it, for `sm_90a`. Counted once by hand, with `nvdisasm`, the
+kernel of `jaxopt_impl` has 144 instructions for each element, of which 42 are for the float64 units. By integers it would have 254. Without fences it has 34, and optax's 36.
+
+At 3.35 TB/s, an H100 can issue about 240 instructions in the time that 28 bytes take, of which about 120 may be of float64. So float64 hides behind memory, and integers would
+take a little longer than it.
+GeForce cards compute float64 at 1/64 of the rate of float32. There a step through float64 takes about twice the time of its memory. All this is computed from
+published rates and from the length of the code, whatever of it is executed.
+"""
+
 METHOD = """\
 ## How it was measured
 
@@ -66,7 +98,7 @@ METHOD = """\
 - A round takes the least of three times, each of at least 0.01 s.
 - A second run repeated everything. Of {many} ratios, {agree} agree within 10 %. The others are mostly of PyTorch at 1M.
 
-[What was tried](what_was_tried.md) lists the ideas behind the present code, and those that failed. Not run: GPU, TPU, and `torch.compile` with more than one tensor.
+[What was tried](what_was_tried.md) lists the ideas behind the present code, and those that failed. Not run: anything on a GPU or TPU, and `torch.compile` with more than one tensor.
 
 ## All numbers
 
@@ -87,7 +119,7 @@ FILES = {
 
 
 class Runs(NamedTuple):
-    """What the six files hold."""
+    """What the seven files hold."""
 
     first: dict[str, Any]
     again: dict[str, Any]
@@ -95,11 +127,13 @@ class Runs(NamedTuple):
     packing: dict[str, Any]
     packing_1000: dict[str, Any]
     packing_loss: dict[str, Any]
+    compiled: dict[str, Any]
 
 
 def load(stem: Path = STEM) -> Runs:
-    """The six runs whose names begin so."""
-    return Runs(*(read(stem.with_name(f"{stem.name}{part}.json"), (*ABOUT, "cases")) for part in FILES))
+    """The six runs whose names begin so, and what was compiled."""
+    paths = [*(stem.with_name(f"{stem.name}{part}.json") for part in FILES), COMPILED]
+    return Runs(*(read(path, (*ABOUT, "cases")) for path in paths))
 
 
 def main(
@@ -122,7 +156,48 @@ def page(runs: Runs, stem: str = STEM.name) -> str:
     many, agree = agreement(runs.first, runs.again)
     about = {"device": runs.first["device"], "threads": runs.first["threads"], "versions": versions, "many": many, "agree": agree}
     files = "".join(f"| [{stem}{part}.json](results/{stem}{part}.json) | {what} |\n" for part, what in FILES.items())
-    return "\n".join([*parts, LIMIT, METHOD.format(**about)]) + files
+    files += f"| [{COMPILED.name}](results/{COMPILED.name}) | Adam, compiled for GPUs and TPUs |\n"
+    return "\n".join([*parts, LIMIT, accelerators(runs.compiled["cases"]), METHOD.format(**about)]) + files
+
+
+def accelerators(cases: list[dict[str, Any]]) -> str:
+    """What was compiled for GPUs and TPUs."""
+    steps = [case for case in cases if case["program"] not in OPERATIONS]
+    alone = [case for case in steps if case["program"] == LARGE and case["cost_analysis"]]
+    cost = (
+        f" XLA's own count, which it has for TPUs only, is at most {max(case['cost_analysis'] for case in alone):.1f} for a single array."
+    )
+    compiled_for = list(dict.fromkeys(case["target"] for case in steps if case["program"] == MANY))
+    many = f" The 400 arrays, not packed, were compiled for {' and '.join(compiled_for)} only."
+    return ACCELERATORS.format(steps=of_steps(steps), cost=cost, many=many, operations=of_operations(cases))
+
+
+def of_steps(cases: list[dict[str, Any]]) -> str:
+    """A table with a line for each program of an implementation; targets for which all numbers are the same share it."""
+    lines: dict[tuple[Any, ...], list[str]] = {}
+    for case in cases:
+        numbers = (f"{case['array_kernels']}", f"{case.get('scalar_kernels', '')}", f"{case['bytes']:.0f}", f"{case['temporary_bytes']:,}")
+        lines.setdefault((case["program"], NAMES.get(case["implementation"], case["implementation"]), *numbers), []).append(case["target"])
+    headers = [
+        "arrays",
+        "program",
+        "kernels over arrays",
+        "other kernels",
+        "bytes per element",
+        "temporaries, bytes in all",
+        "compiled for",
+    ]
+    order = [*WORKLOADS]
+    found = sorted(lines.items(), key=lambda line: (order.index(line[0][0]), TARGETS[line[1][0]].platform))
+    return table(headers, [[*numbers, ", ".join(targets)] for numbers, targets in found])
+
+
+def of_operations(cases: list[dict[str, Any]], target: str = "h100") -> str:
+    """A table of the PTX instructions of a division, a root, and a step, computed in each way."""
+    ways = {"unfenced": "the GPU's own, approximate", "jaxopt_impl": "through float64", "by integers": "by integers"}
+    found = {(case["program"], case["implementation"]): case["ptx"] for case in cases if case["target"] == target}
+    names = {**{name: f"`{name}`" for name in OPERATIONS}, LARGE: "a step of Adam"}
+    return table(["", *ways.values()], [[name, *(f"{found[program, way]:.0f}" for way in ways)] for program, name in names.items()])
 
 
 def summary(run: dict[str, Any], workload: str) -> str:

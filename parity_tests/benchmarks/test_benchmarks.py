@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 import torch_ref
 from benchmarks import __main__ as command
+from benchmarks import compiled, packing, page, report, runs
 from benchmarks import measure as measuring
-from benchmarks import packing, page, report, runs
 from benchmarks.sides import COPY, InJax, serve, unfenced
 from benchmarks.traffic import Traffic
+from optparity.accelerators.compiling import Compiled
+from optparity.accelerators.programs import Built, Program
 from optparity.registry import OPTIMIZERS, ROWS, Row
 
 ROOT = Path(__file__).parents[2]
@@ -197,6 +199,7 @@ def typer_app(main):
         (command.main, ["--out", "list.json"], "benchmarks: --out list.json cannot be a folder: "),
         (packing.main, ["--optimizer", "adamax"], "benchmarks: --optimizer adamax: one of sgd, "),
         (packing.main, ["--out", "list.json/packing.json"], "benchmarks: --out list.json cannot be a folder: "),
+        (compiled.main, ["--target", "h200"], "benchmarks: --target h200: one of h100, "),
         (page.main, ["nowhere"], "benchmarks: nowhere.json cannot be read as a run"),
     ],
 )
@@ -247,6 +250,25 @@ def test_the_page_says_how_far_two_runs_agree():
     assert page.agreement(first, first) == (1, 1)
     assert page.agreement(first, second) == (1, 0)
     assert page.summary(first, "1M") == "| optimizer | optax |\n| --- | --- |\n| adam | 1.00 |\n"
+
+
+COPIED_IN_ADVANCE = """\
+ENTRY main (p: f32[64], q: f32[64], s: f32[]) -> (f32[64], f32[64]) {
+  %p = f32[64]{0:T(1024)} parameter(0)
+  %q = f32[64]{0:T(1024)} parameter(1)
+  %s = f32[]{:T(128)S(6)} parameter(2)
+  %copy-start = (f32[64]{0:T(1024)S(1)}, f32[64]{0:T(1024)}, u32[]{:S(2)}) copy-start(%q)
+  %copy-done = f32[64]{0:T(1024)S(1)} copy-done(%copy-start)
+  ROOT %fusion = (f32[64]{0:T(1024)}, f32[64]{0:T(1024)}) fusion(%p, %copy-done, %s), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_an_array_that_a_tpu_copies_to_its_chip_in_advance_is_read_once(tmp_path):
+    (tmp_path / "hlo.txt").write_text(COPIED_IN_ADVANCE)
+    (tmp_path / "numbers.json").write_text('{"cost": null, "memory": {"temp_size_in_bytes": 5}}')
+    found = compiled.counted(Compiled(Program("", lambda of, dtype: Built(len, ()), None, "float32"), tmp_path), 64)
+    assert found == {"array_kernels": 1, "results": 2, "bytes": 16, "cost_analysis": None, "temporary_bytes": 5}
 
 
 def test_the_page_is_made_of_the_committed_runs():
