@@ -21,6 +21,7 @@ from .runs import about, fail, folder, write
 from .steps import DTYPE, OPERATIONS, WORKLOADS, programs
 
 _LAUNCH = re.compile(r"\d+: kCustomKernel +\[.*\] (\w+) grid: \[(\d+), 1, 1\] threads: \[(\d+), 1, 1\] ")
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _PASSES_ON = ("parameter", "constant", "bitcast", "tuple", "get-tuple-element", "copy-done")
 _NEAR = re.compile(r"\w+\[[\d,]*\]\{[^}]*S\([1-9]\)[^}]*\}")  # in a memory of the TPU's chip: to fill it in advance is no more traffic
 
@@ -58,18 +59,20 @@ def case(target: str, compiled: Compiled) -> dict[str, Any]:
 def counted(compiled: Compiled, elements: int) -> dict[str, Any]:
     """Kernels over arrays, the most arrays that one of them writes, and bytes: those moved for each element, and those held for a while.
 
-    `cost_analysis` is XLA's own count of the bytes, None where it has none.
+    `cost_analysis` is XLA's own count of the bytes, and `estimated_cycles` its estimate of the time; None where it has none.
     """
     entry = {i.name: i for i in hlo.computations(compiled.hlo)[hlo.ENTRY]}
     moving = [i for i in entry.values() if i.opcode not in _PASSES_ON and _bytes(i)]
     large = [i for i in moving if i.opcode != "copy-start"]
     read = sum(_bytes(entry[name]) for i in large for name in i.operands)  # that which copy-start reads is among its results
     cost = compiled.numbers["cost"]
+    cycles = [int(number) for number in _CYCLES.findall(compiled.hlo)]
     return {
         "array_kernels": len(large),
         "results": max(len(i.results) for i in large),
         "bytes": (read + sum(map(_bytes, moving))) / elements,
         "cost_analysis": cost["bytes accessed"] / elements if cost else None,
+        "estimated_cycles": sum(cycles) or None,
         "temporary_bytes": compiled.numbers["memory"]["temp_size_in_bytes"],
     }
 

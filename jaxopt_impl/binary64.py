@@ -157,6 +157,8 @@ def _power(base, t):
 
 def from_array(x: jax.Array) -> jax.Array:
     """The same number: of a float32, a bfloat16, a float16 or an integer."""
+    if x.dtype == np.float64:
+        raise TypeError("a float64 array is a pair of float32 where binary64 is computed by integers; float32 is needed")
     if jnp.issubdtype(x.dtype, jnp.floating):
         return from_float32(x.astype(np.float32))
     x = x.astype(np.int64)

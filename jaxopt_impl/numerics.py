@@ -39,6 +39,7 @@ from jax import lax
 from jax.core import Tracer
 
 from . import binary64, corrected
+from .batches import own_divisor
 from .platforms import instead
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -148,7 +149,7 @@ class Rounded:
         else:
             merging = b.fuses & (Fuses.DIVIDE | Fuses.DIVIDE_BY) or not b.x.ndim
             unknown = b.x if isinstance(numerator, np.ndarray) else numerator  # a constant's zero would be one too
-            quotient = numerator / (b.x + signed_zero(unknown) if merging else b.x)
+            quotient = numerator / (b.x + signed_zero(unknown) if merging else own_divisor(b.x, unknown, signed_zero))
         return self.then(_exact(quotient, operator.truediv, corrected.quotient, numerator, b.x), fuses)
 
     def __neg__(self):
@@ -442,6 +443,8 @@ def scalar(value) -> Scalar | float:
     """A hyper-parameter as kernels take it: a Python number stays one, an array becomes a float64 `Scalar`."""
     if isinstance(value, numbers.Real):
         return value if isinstance(value, bool) else float(value)
+    if isinstance(value, np.ndarray):
+        return Scalar(lambda number: number, value.item())  # not as an array, which on a TPU could not hold a float64
     array = barrier(jnp.asarray(value))[0]
     return Scalar(lambda number: number, array.astype(np.int32) if array.dtype == bool else array)
 

@@ -22,6 +22,10 @@ from . import checks
 from . import numerics as nx
 
 
+def _as_it_is(h):
+    return h
+
+
 def transform(
     name: str,
     step: Callable,
@@ -29,7 +33,7 @@ def transform(
     make_state: Callable[..., Any],
     initial_values: Mapping[str, float | None],
     *,
-    prepare: Callable[[Any], Any] = lambda h: h,
+    prepare: Callable[[Any], Any] = _as_it_is,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optax transform of a kernel.

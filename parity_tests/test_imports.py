@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 BASE = {"optparity._arrays", "optparity._files", "optparity._figures", "optparity.datasets"}
 RULES = {
     *("jaxopt_impl", "jaxopt_impl.numerics", "jaxopt_impl.checks", "jaxopt_impl.transform"),
-    *("jaxopt_impl.binary64", "jaxopt_impl.corrected", "jaxopt_impl.platforms"),
+    *("jaxopt_impl.batches", "jaxopt_impl.binary64", "jaxopt_impl.corrected", "jaxopt_impl.platforms"),
     *("torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"),
 }
 LOWER = BASE | RULES | {"optparity.registry"}
@@ -20,10 +20,11 @@ UPPER = {"optparity.accelerators", "optparity.checkpoints", "optparity.training"
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
 # What each part may import of ours, beside itself.
 MAY_IMPORT = {
+    "jaxopt_impl.batches": set(),
     "jaxopt_impl.binary64": set(),
     "jaxopt_impl.corrected": set(),
     "jaxopt_impl.platforms": set(),
-    "jaxopt_impl.numerics": {"jaxopt_impl.binary64", "jaxopt_impl.corrected", "jaxopt_impl.platforms"},
+    "jaxopt_impl.numerics": {f"jaxopt_impl.{name}" for name in ("batches", "binary64", "corrected", "platforms")},
     "jaxopt_impl.checks": {"jaxopt_impl.numerics"},
     "jaxopt_impl.transform": {"jaxopt_impl.numerics", "jaxopt_impl.checks"},
     "jaxopt_impl": {"jaxopt_impl.numerics", "jaxopt_impl.checks", "jaxopt_impl.transform"},

@@ -13,6 +13,8 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxopt_impl import binary64
+from jaxopt_impl import numerics as nx
 from optparity.parity.bits import differing
 from optparity.parity.contexts import on_mesh
 from optparity.registry import OPTIMIZERS, ROWS
@@ -275,6 +277,42 @@ def test_float64_is_refused_on_a_tpu(row):
         lower("tpu", np.float64, np.float32)
     with pytest.raises(TypeError, match=rf"^{row.optimizer}: lr is float64, which TPUs do not have; float32 is needed\.$"):
         lower("tpu", np.float32, np.float64)
+
+
+@pytest.mark.parametrize("row", sampled(zip(ROWS), lambda row: row in FULL), ids=str)
+def test_a_batch_of_one_number_alone(row, dtype):
+    """`vmap` over a hyper-parameter, with one leaf and one state for all, has the bits of one call for each."""
+    rng = np.random.default_rng(0)
+    p, g = (jnp.asarray(rng.standard_normal((64, 33)), dtype) for _ in range(2))
+    numbers = {name: value for name, value in row.arguments.items() if type(value) is float and value}
+    state = row.tx.init(p)
+    for name, value in numbers.items():
+
+        def update(number, g, p, state, name=name):
+            return row.entry.jax(**{**row.arguments, name: number}).update(g, state, p)
+
+        batch = jnp.asarray([value, value * 0.75], jnp.float32)
+        one = [jax.jit(update)(number, g, p, state) for number in batch]
+        for axes in ((0, None, None, None), (None, 0, None, None)):
+            if axes[0] is None:
+                one = [jax.jit(update)(batch[0], x, p, state) for x in (g, -g)]
+            given = (batch, g) if axes[0] == 0 else (batch[0], jnp.stack([g, -g]))
+            together = jax.jit(jax.vmap(update, axes))(*given, p, state)
+            for i, alone in enumerate(one):
+                for x, y in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+                    assert not differing(np.asarray(x[i]), np.asarray(y)).any(), name
+
+
+def test_a_number_of_numpy_has_the_bits_of_pythons_on_a_tpu():
+    """Though it is a float64 array."""
+    with jax.enable_x64(True):
+        number = nx.scalar(np.array(0.1)) * nx.scalar(np.array(0.3))
+        assert not number.arrays()
+        expected = np.float32(np.float64(0.1) * np.float64(0.3))
+        assert number.rounded_to("float32") == expected
+        assert number.by_integers() == expected
+        with pytest.raises(TypeError, match=r"^a float64 array is a pair of float32"):
+            binary64.from_array(jnp.asarray(0.1))
 
 
 def final_loss(tx, p):
