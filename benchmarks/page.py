@@ -76,8 +76,8 @@ Bytes are those of the operands and results of the kernels over arrays.{cost}{ma
 
 ### What exact division costs on a TPU
 
-A TPU has no float64, so quotients and roots are corrected by integers. XLA estimates how long each program takes. For 32M elements, `jaxopt_impl` takes {cycles}
-of the cycles that optax takes. So the corrections do not hide behind the memory there. They are estimates by the compiler, and nothing was timed.
+A TPU has no float64, so quotients and roots are corrected by integers. XLA estimates how many cycles a program takes. For 32M elements, those of
+`jaxopt_impl` are {cycles} times those of optax. So the corrections do not hide behind the memory there. They are estimates by the compiler, and nothing was timed.
 
 ### Why a GPU divides through float64
 

@@ -268,7 +268,7 @@ def test_an_array_that_a_tpu_copies_to_its_chip_in_advance_is_read_once(tmp_path
     (tmp_path / "hlo.txt").write_text(COPIED_IN_ADVANCE)
     (tmp_path / "numbers.json").write_text('{"cost": null, "memory": {"temp_size_in_bytes": 5}}')
     found = compiled.counted(Compiled(Program("", lambda of, dtype: Built(len, ()), None, "float32"), tmp_path), 64)
-    assert found == {"array_kernels": 1, "results": 2, "bytes": 16, "cost_analysis": None, "temporary_bytes": 5}
+    assert found == {"array_kernels": 1, "results": 2, "bytes": 16, "cost_analysis": None, "estimated_cycles": None, "temporary_bytes": 5}
 
 
 def test_the_page_is_made_of_the_committed_runs():
