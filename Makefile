@@ -1,7 +1,7 @@
 # Everything needs Python 3.11 and pip only; `make newest` and `make accelerators` Python 3.12 as well.
 PYTHON ?= python3.11
 # A Python of this version, on the PATH or of pyenv.
-find = $(shell python$(1) -V >/dev/null 2>&1 && echo python$(1) || ls $(HOME)/.pyenv/versions/$(1).*/bin/python 2>/dev/null | tail -n 1)
+find = $(shell python$(1) -V >/dev/null 2>&1 && echo python$(1) || eval ls ~$$(id -un)/.pyenv/versions/$(1).*/bin/python 2>/dev/null | tail -n 1)
 PYTHON_NEWEST ?= $(call find,3.12)
 WHEEL_PYTHONS ?= $(or $(call find,3.11),python3.11) $(or $(call find,3.12),python3.12) $(or $(call find,3.13),python3.13)
 VENV := .venv
