@@ -16,7 +16,7 @@ PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
 
-test: $(VENV)/.installed lint  ## what CI runs
+test: $(VENV)/.installed lint  ## what CI runs first; then it runs `make accelerators`
 	$(PYTEST)
 
 bench: $(VENV)/.installed  ## what a step costs, against optax and torch.optim; `python -m benchmarks --help`
