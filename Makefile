@@ -65,7 +65,7 @@ $(ACCELERATORS)/.installed: pyproject.toml constraints.txt
 $(ACCELERATORS_NEWEST)/.installed: pyproject.toml constraints.txt
 	$(need_newest)
 	$(PYTHON_NEWEST) -m venv $(ACCELERATORS_NEWEST)
-	$(ACCELERATORS_NEWEST)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[accelerators]' pytest pytest-xdist
+	$(ACCELERATORS_NEWEST)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,accelerators]' pytest pytest-xdist
 	touch $@
 
 clean:
