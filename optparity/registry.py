@@ -94,6 +94,7 @@ class Optimizer:
         group_data: the further keys of a new group.
         extra_keys: keys of a group that torch.optim's class does not know, with what it does instead.
         has_step: whether torch keeps a `step` for each parameter.
+        uses_step: whether the rule depends on the step, from a torch group.
         starts_with_state: whether a parameter has its state in torch before its first step.
         variants: a group key whose value tells which optimizer the torch class is -> value -> name.
         optional_state: field -> arguments with which the state has it.
@@ -115,6 +116,7 @@ class Optimizer:
     group_data: Mapping[str, Any]
     extra_keys: Mapping[str, Any] = field(default_factory=dict)
     has_step: bool = True
+    uses_step: Callable[[Mapping[str, Any]], bool] = lambda options: True
     starts_with_state: bool = False
     variants: tuple[str, Mapping[Any, str]] | None = None
     optional_state: Mapping[str, dict[str, Any]] = field(default_factory=dict)
@@ -370,6 +372,7 @@ ADAGRAD = Optimizer(
     },
     group_data={**_SPEED, "fused": None},
     extra_keys={"eps_in_sqrt": False},
+    uses_step=lambda options: bool(options["lr_decay"]),
     starts_with_state=True,
     drift_row="outside",
     stock_torch=StockTorch(name="Adagrad", arguments={"eps": 1e-5}, drifts="`addcmul` is an FMA, the root is MKL's"),
@@ -416,6 +419,7 @@ RMSPROP = Optimizer(
     learning_rates={"digits": 0.003, "cruncher": 0.001, "gpt": 0.001},
     group_keys={**_required("lr", "alpha", "eps", "weight_decay"), "momentum": 0, "centered": False, **_MAXIMIZE},
     group_data={**_SPEED, "capturable": False},
+    uses_step=lambda options: False,
     optional_state={"momentum_buffer": {"momentum": 0.5}, "grad_avg": {"centered": True}},
     drift_row="momentum",
     stock_torch=StockTorch(name="RMSprop", drifts="`addcmul` is an FMA, the root is MKL's"),

@@ -8,9 +8,12 @@ only where tensors are made, in `to_torch_state_dict` and `weights_to_torch`.
 """
 
 from .groups import Group, Leaf
+from .imported import Imported, from_torch
 from .layouts import Layout, Reshape
+from .matching import Matching
+from .sources import Part, Stacked
 from .stock_optax import from_optax, to_optax
-from .torch_state import Imported, describe, from_torch, to_torch_state_dict
+from .torch_state import describe, to_torch_state_dict
 from .weights import weights_from_torch, weights_to_torch
 
 __all__ = [
@@ -18,7 +21,10 @@ __all__ = [
     "Imported",
     "Layout",
     "Leaf",
+    "Matching",
+    "Part",
     "Reshape",
+    "Stacked",
     "describe",
     "from_optax",
     "from_torch",

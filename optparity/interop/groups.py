@@ -4,22 +4,33 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._arrays import copied, is_tensor, to_numpy, to_torch
 from . import torch_classes
 from .layouts import Layout
+from .leaves import Leaves
+from .sources import Source
 
 MOST_STEPS = 2**31 - 1  # the counter in JAX is an int32
+COUNTERS = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
+STEP_KINDS = ("int", "float", *COUNTERS, *(f"{dtype}[1]" for dtype in COUNTERS))
 
 
 class Leaf(NamedTuple):
-    """A parameter in JAX: its path with dots, its dtype, what its torch weight went through to become it, and its shape."""
+    """A parameter in JAX: its path with dots, its dtype, its shape, the places of its torch parameters in the group, and their layout."""
 
     path: str
     dtype: str
-    layout: Layout = None
-    shape: tuple[int, ...] | None = None
+    layout: Layout
+    shape: tuple[int, ...]
+    source: Source
+
+
+def leaf_of(path: str, leaves: Leaves, layout: Layout, origin: Source) -> Leaf:
+    leaf = leaves.by_path[path]
+    return Leaf(path, jnp.result_type(leaf).name, layout, tuple(jnp.shape(leaf)), origin)
 
 
 @dataclass(frozen=True)
@@ -30,10 +41,13 @@ class Group:
         optimizer: the name of the class in torch.
         options: the group's dict without "params": hyper-parameters, and whatever else it holds.
         indices: "params", the parameters' keys in "state".
-        step_kind: how torch holds each step: a dtype, or "int" or "float" for a Python number; None where it holds none.
+        step_kind: how torch holds each step, one of `STEP_KINDS`: a dtype, "float32[1]" of shape (1,), "int" or "float" for a number of
+            Python; None where it holds none.
         accumulator_dtype: "float32" where the state of halves is kept in it.
         leaves: the parameters in JAX, in torch's order.
         label: the group's label in `optax.partition`, where there are several.
+        behind: for each parameter, how many steps fewer than the group it has taken; empty where all have taken the same.
+        whole: the keys of all parameters of torch's group, of which this one has those at one step; empty where it has all.
         scheduled: whether the learning rate is a schedule in JAX, so that `lr` in `options` is not the one that goes on.
     """
 
@@ -45,15 +59,23 @@ class Group:
     leaves: tuple[Leaf, ...] = ()
     label: Hashable = 0
     scheduled: bool = False
+    behind: tuple[int, ...] = ()
+    whole: tuple[int, ...] = ()
 
     def name(self, position: int) -> str:
         """A parameter as error messages have it."""
-        names = self.options.get("param_names")
-        return f"params[{names[position]!r}]" if names else f"params[{self.indices[position]}]"
+        names, index = self.options.get("param_names"), self.indices[position]
+        return f"params[{names[(self.whole or self.indices).index(index)]!r}]" if names else f"params[{index}]"
+
+    @property
+    def uses_step(self) -> bool:
+        """Whether the rule depends on the step."""
+        entry = torch_classes.known(self.optimizer)
+        return self.scheduled or (entry.has_step and entry.uses_step(self.options))
 
 
 class Record(NamedTuple):
-    """A group, its step, and for each of its parameters the state by field, or {} where it has none."""
+    """A group, the most steps that a parameter of it has taken, and for each parameter the state by field, or {} where it has none."""
 
     group: Group
     step: int
@@ -192,14 +214,15 @@ def _check_missing(group: Group, state: Sequence[Mapping], missing: Collection[i
 def _record(group: Group, i: int, states: Mapping, step: int | None, scheduled: bool, missing: Collection[int]) -> Record:
     """A group's record from torch's dict of state."""
     own = [_there(group, position, states.get(index, {})) for position, index in enumerate(group.indices)]
-    counted = kind = None
+    counted, kind, behind = None, None, ()
     if torch_classes.known(group.optimizer).has_step:
         for position, fields in enumerate(own):
             if fields and "step" not in fields:
                 raise ValueError(f"{group.optimizer}: {group.name(position)} has no step; it is needed beside {', '.join(fields)}.")
-        counted, kind = _one_step(group, [(position, fields.pop("step")) for position, fields in enumerate(own) if fields])
+        counted, kind, behind = _steps(group, [fields.pop("step", None) for fields in own])
     state = [{field: _array(group, position, field, value) for field, value in fields.items()} for position, fields in enumerate(own)]
-    return record(replace(group, step_kind=kind), i, state, counted, step=step, scheduled=scheduled, missing=missing)
+    group = replace(group, step_kind=kind, behind=behind)
+    return record(group, i, state, counted, step=step, scheduled=scheduled, missing=missing)
 
 
 def _there(group: Group, position: int, state: Any) -> dict[str, Any]:
@@ -209,21 +232,31 @@ def _there(group: Group, position: int, state: Any) -> dict[str, Any]:
     return {field: value for field, value in state.items() if value is not None}
 
 
-def _one_step(group: Group, steps: Sequence[tuple[int, Any]]) -> tuple[int, str]:
-    """The step that all parameters of a group have taken, and how torch holds it."""
-    first: tuple[float, str] | None = None
-    for position, value in steps:
-        array = np.asarray(to_numpy(value) if is_tensor(value) else value)
-        if array.shape or array.dtype.kind not in "iuf" or not np.isfinite(array) or array != np.floor(array):
-            raise ValueError(f"{group.optimizer}: {group.name(position)} has step {value}; a whole number is needed.")
-        this = (float(array), array.dtype.name if is_tensor(value) else type(value).__name__)
-        first = first or this
-        if this != first:
-            raise ValueError(
-                f"{group.optimizer}: {group.name(position)} is at step {this[0]:g} ({this[1]}), {group.name(steps[0][0])} at {first[0]:g} "
-                f"({first[1]}); a group has one step in JAX."
-            )
-    return (int(first[0]), first[1]) if first else (0, "float32")
+def _steps(group: Group, given: Sequence[Any]) -> tuple[int, str, tuple[int, ...]]:
+    """The most steps that a parameter of a group has taken, how torch holds them, and how far each parameter is behind."""
+    steps: dict[int, int] = {}
+    kinds: dict[str, int] = {}
+    for position, value in enumerate(given):
+        if value is not None:
+            steps[position], kind = _step_of(group, position, value)
+            kinds.setdefault(kind, position)
+    if len(kinds) > 1:
+        (a, first), (b, second), *_ = kinds.items()
+        raise ValueError(f"{group.optimizer}: {group.name(first)} counts in {a}, {group.name(second)} in {b}; a group counts in one.")
+    most = max(steps.values(), default=0)
+    behind = tuple(most - steps.get(position, most) for position in range(len(given)))
+    return most, next(iter(kinds), "float32"), behind if any(behind) else ()
+
+
+def _step_of(group: Group, position: int, value: Any) -> tuple[int, str]:
+    """A parameter's step, and how torch holds it: of shape (1,) where torch had it `capturable`, before 2.0."""
+    array = np.asarray(to_numpy(value) if is_tensor(value) else value)
+    kind = array.dtype.name if is_tensor(value) else type(value).__name__
+    if array.shape == (1,):
+        array, kind = array[0], f"{kind}[1]"
+    if array.shape or kind not in STEP_KINDS or not np.isfinite(number := array.astype(np.float64)) or number != np.floor(number):
+        raise ValueError(f"{group.optimizer}: {group.name(position)} has step {value}; a whole number is needed.")
+    return int(number), kind
 
 
 def _array(group: Group, position: int, field: str, value: Any) -> np.ndarray:
@@ -240,24 +273,27 @@ def write(records: Sequence[Record]) -> dict[str, Any]:
 
     Raises: ValueError where a step is not a number of torch's dtype.
     """
-    state = {}
+    state: dict[int, dict[str, Any]] = {}
+    groups: dict[tuple[int, ...], dict[str, Any]] = {}
     for group, step, own in records:
-        entry = torch_classes.known(group.optimizer)
+        entry, indices = torch_classes.known(group.optimizer), group.whole or group.indices
+        groups[indices] = {**{key: copied(value) for key, value in group.options.items()}, "params": list(indices)}
         for position, (index, arrays) in enumerate(zip(group.indices, own, strict=True)):
             fresh = step == 0 and not entry.starts_with_state and not any(array.any() for array in arrays.values())
             if not arrays or fresh:  # torch gives a parameter its state at its first step
                 continue
-            counted = {"step": _step(group, position, step)} if entry.has_step else {}
+            behind = group.behind[position] if group.behind else 0
+            counted = {"step": _step(group, position, step - behind)} if entry.has_step else {}
             state[index] = {**counted, **{field: to_torch(array) for field, array in arrays.items()}}
-    groups = [{**{key: copied(value) for key, value in group.options.items()}, "params": list(group.indices)} for group, *_ in records]
-    return {"state": state, "param_groups": groups}
+    order = [index for indices in groups for index in indices]
+    return {"state": {index: state[index] for index in order if index in state}, "param_groups": list(groups.values())}
 
 
 def _step(group: Group, position: int, step: int) -> Any:
     kind = group.step_kind or "float32"
     if kind in ("int", "float"):
         return {"int": int, "float": float}[kind](step)
-    array = np.asarray(step, kind)
+    array = np.asarray(step, jnp.dtype(kind.removesuffix("[1]")))
     if int(array) != step:
         raise ValueError(f"{group.optimizer}: step {step} of {group.name(position)} is not a {kind}, in which torch counts.")
-    return to_torch(array)
+    return to_torch(array.reshape(1) if kind.endswith("[1]") else array)

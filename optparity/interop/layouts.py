@@ -4,7 +4,7 @@ A Flax kernel (in, out) is a torch weight (out, in) with its axes in the order (
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,35 @@ class Reshape(NamedTuple):
 
 
 Layout = None | tuple[int, ...] | Reshape | Sequence[tuple[int, ...] | Reshape]
+
+
+# How Flax's `kernel` lies when a torch module's `weight` is as it is. Of a transposed convolution Flax flips the kernel: no layout does.
+KERNELS = {
+    "Linear": (1, 0),
+    "MultiheadAttention": (1, 0),  # its in_proj_weight
+    "Conv1d": (2, 1, 0),
+    "Conv2d": (2, 3, 1, 0),
+    "Conv3d": (2, 3, 4, 1, 0),
+    "Embedding": None,
+    "Conv1D": None,  # GPT-2's linear layer in transformers, whose weight is (in, out)
+}
+
+
+def of_a_kernel(axes: int, module: Sequence[str]) -> Iterator[Layout]:
+    """The layouts in which Flax's `kernel` may have been a torch `weight` with so many axes, in a module of these classes.
+
+    Where the module is not known, these are all that exist.
+    """
+    known = [name for name in module if name in KERNELS]
+    if known:
+        yield KERNELS[known[0]]
+        return
+    yield None
+    convolution = (*range(2, axes), 1, 0)
+    if axes > 1:
+        yield convolution
+    if axes > 2:
+        yield (*range(2, axes), 0, 1)  # a transposed convolution's, but for the flip
 
 
 def apply(layout: Layout, array: np.ndarray) -> np.ndarray:

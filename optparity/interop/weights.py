@@ -7,62 +7,110 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._arrays import check_alike, to_numpy, to_torch
-from .layouts import Layout, apply, inverse
-from .leaves import Leaves, Names
+from .._arrays import check_alike, is_tensor, to_numpy, to_torch
+from .leaves import Leaves
+from .matching import Layouts, Matching, Names
+from .parameters import of_weights
+from .sources import gathered, scattered, source
 
-Layouts = Mapping[str, Layout] | Callable[[str], Layout]
 
-
-def weights_from_torch(weights: Mapping[str, Any], params: Any, *, names: Names | None = None, layouts: Layouts | None = None) -> Any:
+def weights_from_torch(
+    weights: Any, params: Any, *, matching: Matching | None = None, names: Names | None = None, layouts: Layouts | None = None
+) -> Any:
     """A tree like `params` with the values of torch's parameters.
 
     Args:
-        weights: by name, in torch's order: `dict(model.named_parameters())`.
+        weights: the torch model, or its parameters by name: `dict(model.named_parameters())`.
         params: a tree of the shapes and dtypes that the result has.
-        names, layouts: as in `from_torch`, which needs `parameters=list(weights)` to match by the same names, unless its groups hold them.
+        matching: of these two, made once for the optimizer as well; in the place of `names` and `layouts`.
+        names, layouts: as in `Matching`.
     Raises: ValueError or TypeError where a leaf has no parameter, or one of another shape or dtype, and the other way round.
     Example:
         >>> import torch
         >>> linear = torch.nn.Linear(3, 2, bias=False)
-        >>> params = {"kernel": jnp.zeros((3, 2))}
-        >>> weights_from_torch(dict(linear.named_parameters()), params, layouts={"kernel": (1, 0)})["kernel"].shape
+        >>> weights_from_torch(linear, {"kernel": jnp.zeros((3, 2))})["kernel"].shape
         (3, 2)
     """
-    leaves, known = Leaves(params), list(weights)
-    layout_of, arrays = leaves.given(layouts, "layouts"), {}
-    for path, name in zip(leaves.in_torchs_order(known, len(known), names), known, strict=True):
-        leaf = leaves.by_path[path]
+    known = of_weights(weights)
+    tensors = {parameter.name: parameter.tensor for parameter in known}
+    for parameter in known:
+        if not is_tensor(parameter.tensor):
+            raise TypeError(f"weights: {parameter.name} is a tensor; got {type(parameter.tensor).__name__}.")
+    matching = used(matching, Leaves(params), names=names, layouts=layouts) or Matching(params, weights, names=names, layouts=layouts)
+    arrays = {}
+    for path, pair in matching.pairs.items():
+        origin, leaf = pair.source.renamed(lambda place: matching.parameters[place].name), matching.leaves.by_path[path]
+        for part in origin.parts:
+            if part.name not in tensors:
+                raise ValueError(f"weights: there is no {part.name}, which leaf {path} is made of.")
         try:
-            array = apply(layout_of.get(path), to_numpy(weights[name]))
+            array = gathered(origin, pair.layout, lambda name: to_numpy(tensors[name]))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"weights: {name} as leaf {path}: {error}.") from None
-        check_alike(f"weights: {name}", array, jnp.shape(leaf), jnp.result_type(leaf), f"leaf {path}")
+            raise type(error)(f"weights: {origin} as leaf {path}: {error}.") from None
+        check_alike(f"weights: {origin}", array, pair.shape, jnp.result_type(leaf), f"leaf {path}")
         arrays[path] = placed(array, leaf)
-    return jax.tree.structure(params).unflatten([arrays[path] for path in leaves.paths])
+    return jax.tree.structure(params).unflatten([arrays[path] for path in matching.leaves.paths])
 
 
-def weights_to_torch(params: Any, *, names: Callable[[str], str] | Mapping[str, str] | None = None, layouts: Layouts | None = None) -> dict:
+def weights_to_torch(
+    params: Any,
+    *,
+    matching: Matching | None = None,
+    names: Callable[[str], Any] | Mapping[str, Any] | None = None,
+    layouts: Layouts | None = None,
+) -> dict:
     """The tensors for torch's `model.load_state_dict`, by name, in memory of their own: the inverse of `weights_from_torch`.
 
     Args:
-        names: path of a leaf -> name in torch; the path by default.
-        layouts: as in `from_torch`.
+        matching: of the way there, in the place of `names` and `layouts`.
+        names: path of a leaf -> name in torch, a `Part` or `Stacked`; the path by default.
+        layouts: as in `from_torch`; without, each leaf is as it is.
     Raises: ValueError where a leaf has no name, or another leaf's, or a layout does not fit.
     """
     leaves = Leaves(params)
-    name_of, layout_of, tensors = leaves.given(names or (lambda path: path), "names"), leaves.given(layouts, "layouts"), {}
-    for path, leaf in leaves.by_path.items():
-        if path not in name_of:
+    matching = used(matching, leaves, names=names, layouts=layouts)
+    if matching is not None:
+        titles = [parameter.name for parameter in matching.parameters]
+        origins = {path: pair.source.renamed(titles.__getitem__) for path, pair in matching.pairs.items()}
+        layout_of = {path: pair.layout for path, pair in matching.pairs.items()}
+    else:
+        given = leaves.given(names or (lambda path: path), "names")
+        origins, layout_of = {path: source(name) for path, name in given.items()}, leaves.given(layouts, "layouts")
+    _check_named(leaves, origins)
+    try:
+        arrays = scattered((origins[path], layout_of.get(path), np.asarray(leaf)) for path, leaf in leaves.by_path.items())
+    except ValueError as error:
+        raise ValueError(f"weights: {error}, on the way back.") from None
+    return {name: to_torch(np.array(array, order="C")) for name, array in arrays.items()}
+
+
+def _check_named(leaves: Leaves, origins: Mapping[str, Any]) -> None:
+    """Raise where a leaf has no name, or two have one."""
+    holder: dict[Any, str] = {}
+    for path in leaves.paths:
+        if path not in origins:
             raise ValueError(f"names: leaf {path} is not among them; each leaf is one parameter.")
-        if name_of[path] in tensors:
-            first = next(other for other in leaves.paths if name_of[other] == name_of[path])
-            raise ValueError(f"names: leaves {first} and {path} are both {name_of[path]!r}.")
-        try:
-            tensors[name_of[path]] = to_torch(np.array(apply(inverse(layout_of.get(path)), np.asarray(leaf)), order="C"))
-        except ValueError as error:
-            raise ValueError(f"weights: leaf {path}: {error} (its layout, on the way back).") from None
-    return tensors
+        for part in origins[path].parts:
+            if part.name in holder and part.whole:
+                raise ValueError(f"names: leaves {holder[part.name]} and {path} are both {part.name!r}.")
+            holder[part.name] = path
+
+
+def used(matching: Matching | None, leaves: Leaves, **instead: Any) -> Matching | None:
+    """A matching that was given, of these leaves.
+
+    Raises: ValueError where it is of other leaves, or is given beside what it takes the place of.
+    """
+    if matching is None:
+        return None
+    for name, value in instead.items():
+        if value is not None:
+            raise ValueError(f"matching: it was made with its own {name}; give {name} there.")
+    here, there = ({path: jnp.shape(leaf) for path, leaf in each.by_path.items()} for each in (leaves, matching.leaves))
+    if here != there:
+        path = next(path for path in (*here, *there) if here.get(path) != there.get(path))
+        raise ValueError(f"matching: it is of other leaves: {path} has shape {there.get(path)} there and {here.get(path)} here.")
+    return matching
 
 
 def placed(array: np.ndarray, leaf: Any) -> jax.Array:

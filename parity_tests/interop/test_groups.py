@@ -36,11 +36,11 @@ def test_groups_become_a_partition_and_come_back():
         whole = TorchSide(make, [np.ones((5, 7), np.float32), np.full((5, 7), 0.5, np.float32), np.ones(3, np.float32)])
         for gradient in drawn[:BEFORE]:
             whole.step(list(gradient.values()))
-        imported = interop.from_torch(whole.optimizer, params, layouts=layouts)
+        w, v, b = whole.params()
+        imported = interop.from_torch(whole.optimizer, {"b": b, "v": v.T, "w": w}, layouts=layouts)
         assert isinstance(imported.state, optax.transforms.PartitionState)
         assert jax.tree.structure(imported.state) == jax.tree.structure(imported.tx.init(params))
         state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), whole.optimizer.state_dict())
-        w, v, b = whole.params()
         carried = JaxRun(imported.tx, {"b": b, "v": v.T, "w": w}, imported.state)
         for gradient in drawn[BEFORE:]:
             whole.step(list(gradient.values()))
@@ -71,7 +71,7 @@ def test_groups_become_a_partition_and_come_back():
 def test_a_partition_with_one_label():
     labels = {"a": "all", "b": "all"}
     tx = optax.partition({"all": jaxopt_impl.adam(0.1)}, labels)
-    groups = interop.describe(PARAMS, {"all": ("adam", {"learning_rate": 0.1})}, labels=labels)
+    groups = interop.describe(PARAMS, {"all": ("adam", {"learning_rate": 0.1})}, labels=labels, parameters=list(PARAMS))
     _, state = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     alone = jaxopt_impl.adam(0.1)
     _, expected = alone.update(PARAMS, alone.init(PARAMS), PARAMS)
@@ -91,13 +91,14 @@ def test_a_schedule_goes_on_at_its_step(name):
         scheduler = torch_ref.ScheduleLR(whole.optimizer, schedule)
         for t, gradient in enumerate(drawn):
             if t == BEFORE:
+                there = dict(zip(params, whole.params(), strict=True))
                 if not OPTIMIZERS[name].has_step:
                     with pytest.raises(
                         ValueError, match=r"^SGD: its state holds no step, and the learning rate depends on it; step is needed"
                     ):
-                        interop.from_torch(whole.optimizer, params, learning_rate=schedule)
-                imported = interop.from_torch(whole.optimizer, params, step=BEFORE, learning_rate=schedule)
-                carried = JaxRun(imported.tx, dict(zip(params, whole.params(), strict=True)), imported.state)
+                        interop.from_torch(whole.optimizer, there, learning_rate=schedule)
+                imported = interop.from_torch(whole.optimizer, there, step=BEFORE, learning_rate=schedule)
+                carried = JaxRun(imported.tx, there, imported.state)
             if t >= BEFORE:
                 carried.step(gradient)
             whole.step(jax.tree.leaves(gradient))
@@ -112,7 +113,7 @@ def test_a_schedule_goes_on_at_its_step(name):
 def test_learning_rates_are_given_by_group():
     """Numbers are in the groups from then on; a schedule's value is the one at the state's step."""
     weights = [torch.nn.Parameter(torch.ones(2)) for _ in "ab"]
-    optimizer = torch_ref.SGD([{"params": [weights[0]]}, {"params": [weights[1]]}], lr=0.5)
+    optimizer = torch_ref.SGD([{"params": [("a", weights[0])]}, {"params": [("b", weights[1])]}], lr=0.5)
     params = {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}
     tx, state, groups = interop.from_torch(optimizer, params, learning_rate=[0.25, None])
     updates, state = tx.update(params, state, params)

@@ -31,7 +31,7 @@ def test_a_layout_and_its_way_back():
     state_dicts_same(interop.to_torch_state_dict(state, groups), optimizer.state_dict())
 
 
-def test_names_that_are_the_same_belong_together_and_others_are_in_order():
+def test_names_that_are_the_same_belong_together_and_no_order_is_trusted():
     """JAX sorts the keys of a dict: layers.10 before layers.2."""
     names = [f"layers.{i}" for i in range(12)]
     weights = [torch.nn.Parameter(torch.full((2,), float(i))) for i in range(12)]
@@ -41,18 +41,24 @@ def test_names_that_are_the_same_belong_together_and_others_are_in_order():
         (torch_ref.AdaGrad(weights), {"parameters": names}),
         (torch_ref.AdaGrad(weights), {"names": lambda path: int(path.split(".")[1])}),
         (torch_ref.AdaGrad(weights), {"names": lambda path: path, "parameters": names}),
+        (torch_ref.AdaGrad(weights), {"matching": interop.Matching(params, dict(zip(names, weights, strict=True)))}),
     ]
     for optimizer, given in runs:
         for i, weight in enumerate(weights):
             weight.grad = torch.full((2,), float(i))
         optimizer.step()
-        state = interop.from_torch(optimizer, params, **given).state
+        carried = {"layers": {str(i): weight.detach().numpy().copy() for i, weight in enumerate(weights)}}
+        state = interop.from_torch(optimizer, carried, **given).state
         assert all((state.sum["layers"][str(i)] == i * i).all() for i in range(12))
-    in_order = interop.from_torch(optimizer, params).state  # zeros tell nothing
-    assert in_order.sum["layers"]["10"][0] == 4
+    with pytest.raises(
+        ValueError, match=r"^names: leaf layers\.0 \(2,\) may be any of params\[0\], params\[1\], .*: its shape does not tell"
+    ):
+        interop.from_torch(optimizer, params)  # zeros tell nothing
+    by_value = interop.from_torch(optimizer, carried).state
+    assert all((by_value.sum["layers"][str(i)] == i * i).all() for i in range(12))
 
 
-def test_the_default_order_never_swaps():
+def test_values_of_a_live_optimizer_are_those_of_the_leaves():
     """Leaves a and b, which torch has as b and a, of one shape."""
     values = {"b": np.array([1, 2], np.float32), "a": np.array([3, 4], np.float32)}
     weights = [torch.nn.Parameter(torch.from_numpy(value.copy())) for value in values.values()]
@@ -68,15 +74,19 @@ def test_the_default_order_never_swaps():
         with pytest.raises(ValueError, match=f"^{message}"):
             interop.from_torch(given, params, optimizer="Adam", **arguments)
     optimizer = torch_ref.Adam(weights)
-    with pytest.raises(ValueError, match=r"^from_torch: leaf a has the value of params\[1\], but is params\[0\] where only the order"):
-        interop.from_torch(optimizer, jax.tree.map(jnp.array, params))
-    ways: list[dict[str, Any]] = [{"parameters": ["b", "a"]}, {"names": {"a": 1, "b": 0}}]
+    ways: list[dict[str, Any]] = [{}, {"parameters": ["b", "a"]}, {"names": {"a": 1, "b": 0}}]
     for arguments in ways:
         assert [leaf.path for leaf in interop.from_torch(optimizer, params, **arguments).groups[0].leaves] == ["b", "a"]
     assert interop.from_torch(optimizer, {"a": values["b"], "b": values["a"]}).groups[0].leaves[0].path == "a"
+    for arguments in ({"parameters": ["a", "b"]}, {"names": {"a": 0, "b": 1}}):
+        with pytest.raises(
+            ValueError, match=r"^from_torch: leaf a has another value than (params\[0\]|'a'), which it is; carry the weights first"
+        ):
+            interop.from_torch(optimizer, jax.tree.map(jnp.array, params), **arguments)
     named = torch_ref.Adam([{"params": [("y", weights[0])]}, {"params": [("x", weights[1])]}])
-    with pytest.raises(ValueError, match=r"^from_torch: leaf a has the value of params\['x'\], but is params\['y'\] where"):
-        interop.from_torch(named, params)
+    assert [group.leaves[0].path for group in interop.from_torch(named, params).groups] == ["b", "a"]
+    with pytest.raises(ValueError, match=r"^from_torch: leaf a has the value of no parameter in torch: .* carry the weights first"):
+        interop.from_torch(optimizer, {"a": values["a"] + 1, "b": values["b"]})
 
 
 @jax.tree_util.register_dataclass

@@ -44,9 +44,14 @@ from .states import PARAMS, adam_state_dict
             r"Adam: params\[1\] has state 'ema'; with these settings it keeps step, exp_avg, exp_avg_sq",
         ),
         (
-            {"state__1__step": torch.tensor(4.0)},
+            {"state__1__step": torch.tensor(3)},
             {},
-            r"Adam: params\[1\] is at step 4 \(float32\), params\[0\] at 3 \(float32\); a group has o",
+            r"Adam: params\[0\] counts in float32, params\[1\] in int64; a group counts in one\.",
+        ),
+        (
+            {"state__1__step": torch.tensor(4.0)},
+            {"learning_rate": lambda count: 0.1},
+            r"Adam: params\[0\] is at step 3, others of its group at 4: a schedule counts one step for all; learning_rate is a number here",
         ),
         ({"state__0__step": torch.tensor(2.5)}, {}, r"Adam: params\[0\] has step 2\.5; a whole number is needed\."),
         ({"state__0__step": torch.tensor(float("nan"))}, {}, r"Adam: params\[0\] has step nan; a whole number is needed\."),
@@ -59,18 +64,23 @@ from .states import PARAMS, adam_state_dict
             r"Adam: exp_avg of params\[0\]: a dense tensor is needed; got one that is sp",
         ),
         ({"state__1__exp_avg": torch.ones(3, 2)}, {}, r"Adam: exp_avg of params\[1\] has shape \(3, 2\) in the layout of leaf b, which"),
-        ({}, {"layouts": {"b": (1, 0)}}, r"Adam: exp_avg of params\[1\] has shape \(3, 2\) in the layout of leaf b, which has \(2, 3\)"),
-        ({}, {"layouts": {"a": (1, 0)}}, r"Adam: exp_avg of params\[0\]: axes \(1, 0\) do not fit shape \(3,\) \(layout of leaf a\)"),
-        ({}, {"layouts": {"b": interop.Reshape((6,), (2, 3))}}, r"Adam: exp_avg of params\[1\]: a reshape from \(6,\) to \(2, 3\) does"),
+        ({}, {"layouts": {"b": (1, 0)}}, r"names: no parameter in torch has the shape of leaf b \(2, 3\) in layout \(1, 0\): params"),
+        ({}, {"layouts": {"a": (1, 0)}}, r"names: no parameter in torch has the shape of leaf a \(3,\) in layout \(1, 0\): params"),
+        ({}, {"layouts": {"a": (1, 0)}, "names": {"a": 0, "b": 1}}, r"layouts: leaf a has shape \(3,\); params\[0\] axes \(1, 0\) do not"),
+        (
+            {},
+            {"layouts": {"b": interop.Reshape((6,), (2, 3))}},
+            r"names: no parameter in torch has the shape of leaf b \(2, 3\) in layout Resh",
+        ),
         ({}, {"layouts": {"c": (1, 0)}}, r"layouts: no leaf has the path c; one of a, b is needed\."),
         ({"state__0__exp_avg": torch.ones(3).double()}, {}, r"Adam: exp_avg of params\[0\] has dtype float64; leaf a has float32, so tha"),
         ({"state__0__exp_avg": torch.ones(3).bfloat16()}, {}, r"Adam: exp_avg of params\[0\] has dtype bfloat16; leaf a has float32"),
         ({}, {"names": {"a": 0}}, r"names: leaf b is not among them; each leaf is one parameter\."),
-        ({}, {"names": {"a": 0, "b": 0}}, r"names: leaves a and b are both 0\."),
+        ({}, {"names": {"a": 0, "b": 0}}, r"names: leaves a and b are both params\[0\]\."),
         ({}, {"names": {"a": 0, "b": 2}}, r"names: leaf b is 2; a name or an index below 2 is needed\."),
         ({}, {"names": {"a": "w", "b": "v"}}, r"names: leaf a is 'w', but the groups hold no param_names"),
         ({}, {"names": {"a": "w", "b": "v"}, "parameters": ["x", "v"]}, r"names: leaf a is 'w'; one of x, v is needed\."),
-        ({}, {"parameters": ["x"]}, r"names: torch has 2 parameters; got 1 names of parameters\."),
+        ({}, {"parameters": ["x"]}, r"parameters: torch has 2 parameters; got 1 names of parameters\."),
         ({}, {"missing": ["c"]}, r"missing: no leaf has the path c; one of a, b is needed\."),
         ({}, {"learning_rate": [0.1, 0.2]}, r"from_torch: one learning_rate for each of 1 groups is needed; got 2\."),
         (
@@ -92,7 +102,7 @@ def test_live_optimizers_are_held_against_the_leaves():
         (
             {"a": np.ones(4, np.float32)},
             ValueError,
-            r"Adam: value of params\[0\] has shape \(3,\) in the layout of leaf a, which has \(4,\)",
+            r"names: no parameter in torch has the shape of leaf a \(4,\): params\[0\] \(3,\)\.",
         ),
         ({"a": jnp.ones(3, jnp.bfloat16)}, TypeError, r"Adam: value of params\[0\] has dtype float32; leaf a has bfloat16"),
         ({"a": np.ones(3, int)}, TypeError, r"adam: leaf params\['a'\] has dtype int32; a floating-point dtype"),
@@ -174,9 +184,13 @@ def test_what_torch_cannot_hold_is_refused():
 def test_weights_that_do_not_fit_are_refused():
     for weights, arguments, message in [
         ({"a": torch.ones(3)}, {}, "names: 2 leaves but 1 parameters in torch"),
-        ({"a": torch.ones(3), "b": torch.ones(3, 2)}, {}, r"weights: b has shape \(3, 2\); leaf b has \(2, 3\)"),
+        ({"a": torch.ones(3), "b": torch.ones(3, 2)}, {}, r"layouts: leaf b has shape \(2, 3\); b has \(3, 2\) in torch\."),
         ({"a": torch.ones(3), "b": torch.ones(2, 3).double()}, {}, "weights: b has dtype float64; leaf b has float32"),
-        ({"a": torch.ones(3), "b": torch.ones(3, 2)}, {"layouts": {"b": (0, 1, 2)}}, r"weights: b as leaf b: axes \(0, 1, 2\) do not fit"),
+        (
+            {"a": torch.ones(3), "b": torch.ones(3, 2)},
+            {"layouts": {"b": (0, 1, 2)}},
+            r"layouts: leaf b has shape \(2, 3\); b axes \(0, 1, 2\) do not fit",
+        ),
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{message}"):
             interop.weights_from_torch(weights, PARAMS, **arguments)

@@ -30,7 +30,7 @@ def test_stock_moments_are_carried_whole(row, dtype):
     stock = TorchSide(row.stock_torch, jax.tree.leaves(params))
     for gradient in itertools.islice(gradients("wide", params), BEFORE):
         stock.step(jax.tree.leaves(gradient))
-    _, state, groups = interop.from_torch(stock.optimizer, params)
+    _, state, groups = interop.from_torch(stock.optimizer, dict(zip(params, stock.params(), strict=True)))
     kept = {field: value for field, value in stock.state().items() if field != "step"}
     assert kept.keys() == {field for field in state._fields if field != "step" and getattr(state, field) is not None}
     for field, arrays in kept.items():
@@ -57,7 +57,7 @@ def test_after_stock_the_next_steps_drift_no_further_than_documented(name, dtype
     stock = TorchSide(row.stock_torch, jax.tree.leaves(params))
     for gradient in drawn[:BEFORE]:
         stock.step(jax.tree.leaves(gradient))
-    imported = interop.from_torch(stock.optimizer, params)
+    imported = interop.from_torch(stock.optimizer, {"w": stock.params()[0]})
     carried = JaxRun(imported.tx, {"w": stock.params()[0]}, imported.state)
     for gradient in drawn[BEFORE:]:
         stock.step(jax.tree.leaves(gradient))
@@ -76,7 +76,7 @@ def test_a_run_born_in_jax_goes_on_in_torch_optim(row):
         run.step(gradient)
     make = getattr(torch.optim, row.entry.stock_torch.name)
     stock = TorchSide(lambda weights: make(weights, lr=1.0), [np.array(leaf) for leaf in jax.tree.leaves(run.params)])
-    groups = interop.describe(params, (row.optimizer, row.arguments))
+    groups = interop.describe(params, (row.optimizer, row.arguments), parameters=list(params))
     stock.optimizer.load_state_dict(interop.to_torch_state_dict(run.state, groups, like="torch.optim"))
     for gradient in drawn[BEFORE:]:
         run.step(gradient)

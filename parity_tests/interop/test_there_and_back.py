@@ -38,11 +38,12 @@ def test_goes_on_with_the_same_bits(row, dtype):
         whole, other = TorchSide(row.torch, jax.tree.leaves(params)), None
         for t, gradient in enumerate(drawn):
             if t == BEFORE:
-                imported = interop.from_torch(whole.optimizer, params, step=None if whole.optimizer.has_step else BEFORE)
+                there = dict(zip(params, whole.params(), strict=True))
+                imported = interop.from_torch(whole.optimizer, there, step=None if whole.optimizer.has_step else BEFORE)
                 state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), whole.optimizer.state_dict())
-                carried = JaxRun(imported.tx, dict(zip(params, whole.params(), strict=True)), imported.state)
+                carried = JaxRun(imported.tx, there, imported.state)
                 other = TorchSide(row.torch, jax.tree.leaves(jax.tree.map(np.array, in_jax.params)))
-                groups = interop.describe(params, (row.optimizer, row.arguments))
+                groups = interop.describe(params, (row.optimizer, row.arguments), parameters=list(params))
                 other.optimizer.load_state_dict(interop.to_torch_state_dict(in_jax.state, groups))
                 assert other.optimizer.state_dict()["param_groups"] == whole.optimizer.state_dict()["param_groups"]
             if t < BEFORE:
@@ -59,7 +60,7 @@ def test_goes_on_with_the_same_bits(row, dtype):
 
 def test_float32_accumulators_of_float32_are_torchs_own():
     arguments = {"learning_rate": 0.1, "accumulator_dtype": jnp.float32}
-    groups = interop.describe(PARAMS, ("adam", arguments))
+    groups = interop.describe(PARAMS, ("adam", arguments), parameters=list(PARAMS))
     state = jaxopt_impl.adam(**arguments).init(PARAMS)
     state_dicts_same(interop.to_torch_state_dict(state, groups, like="torch.optim"), interop.to_torch_state_dict(state, groups))
 

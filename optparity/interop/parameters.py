@@ -1,0 +1,71 @@
+"""What is known of a parameter in torch: from a model, a mapping of weights, or an optimizer."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._arrays import is_tensor, to_numpy
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter in torch.
+
+    Attributes:
+        place: in the order of the model, the mapping or the optimizer.
+        name: where it is known.
+        shape: where it is known.
+        tensor: the parameter itself, where it is there.
+        module: the classes of the module that holds it, the nearest first; empty where that is not known.
+    """
+
+    place: int
+    name: str | None = None
+    shape: tuple[int, ...] | None = None
+    tensor: Any = None
+    module: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"params[{self.place}]" if self.name is None else repr(self.name)
+
+    def is_the_memory_of(self, other: "Parameter") -> bool:
+        """Whether both are one tensor, or lie in one place; False where that is not known."""
+        a, b = self.tensor, other.tensor
+        if a is b:
+            return a is not None
+        return None not in (where := _memory(a), _memory(b)) and where == _memory(b)
+
+    @property
+    def value(self) -> np.ndarray | None:
+        """Its elements, where they are there."""
+        return None if self.tensor is None or getattr(self.tensor, "is_meta", False) else to_numpy(self.tensor)
+
+
+def of_weights(weights: Any) -> list[Parameter]:
+    """The parameters of a torch module (its buffers are none), or of a mapping from names to tensors.
+
+    Raises: TypeError for anything else.
+    """
+    if hasattr(weights, "named_parameters"):
+        return list(_of_module(weights))
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"matching: weights is a torch module or a mapping from names to tensors; got {type(weights).__name__}.")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not (is_tensor(tensor) or hasattr(tensor, "shape")):
+            raise TypeError(f"matching: weights is a mapping from names to tensors; got {name!r}: {type(tensor).__name__}.")
+    return [Parameter(i, name, tuple(tensor.shape), tensor) for i, (name, tensor) in enumerate(weights.items())]
+
+
+def _of_module(module: Any) -> Iterator[Parameter]:
+    for i, (name, tensor) in enumerate(module.named_parameters()):
+        holder = module.get_submodule(name.rpartition(".")[0])
+        yield Parameter(i, name, tuple(tensor.shape), tensor, tuple(kind.__name__ for kind in type(holder).__mro__))
+
+
+def _memory(tensor: Any) -> tuple | None:
+    """Where a tensor of torch lies, and what it is; None for what has no memory."""
+    if not hasattr(tensor, "data_ptr") or getattr(tensor, "is_meta", False) or not tensor.numel():
+        return None
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), str(tensor.dtype)
