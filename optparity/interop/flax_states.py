@@ -1,4 +1,4 @@
-"""States in what Flax trains with: a TrainState of Linen, an Optimizer of NNX. Flax is known by what its objects do; nothing of it is imported."""
+"""States in what Flax trains with: a TrainState of Linen, an Optimizer of NNX. Flax is known by its objects, and not imported."""
 
 from typing import Any
 

@@ -29,10 +29,10 @@ def of_groups(state: Any, groups: Sequence[Group], rates: Sequence[Any]) -> list
         groups: of torch, with their leaves.
         rates: of each group the learning rate that goes on, or None for the group's own.
 
-    Raises: ValueError, naming the place, where a group has no state or two, a state has no group, what is around them counts other steps, or
-        inject_hyperparams has other numbers than the group.
+    Raises: ValueError, naming the place, where a group has no state or two, a state has no group, what is around them counts other steps,
+        or inject_hyperparams has other numbers than the group.
     """
-    found = parts(WHO, state, ours)
+    found = inside(WHO, state)
     states = [part for part in found if part.kind == OURS]
     if not states:
         raise ValueError(f"{WHO}: a state of jaxopt_impl is needed; got {type(state).__name__} without one.")
@@ -61,7 +61,7 @@ def wrapped(state: Any, like: Any) -> Any:
         >>> wrapped(state, tx.init(params))[1].step.item()
         7
     """
-    source, target = ([part for part in parts("wrapped", tree, ours)] for tree in (state, like))
+    source, target = (inside("wrapped", tree) for tree in (state, like))
     states, places = ([part for part in found if part.kind == OURS] for found in (source, target))
     new: dict[tuple, Any] = {}
     for place, own in zip(places, _paired(places, states), strict=True):
@@ -73,11 +73,16 @@ def wrapped(state: Any, like: Any) -> Any:
     return replaced(pure(like), new)
 
 
-def ours(node: Any) -> str | None:
+def inside(who: str, state: Any) -> list[Part]:
+    """The states of `jaxopt_impl` in a state, and what is around them."""
+    return parts(who, state, _kind, "a state of jaxopt_impl (from_optax reads one of stock optax)")
+
+
+def _kind(node: Any) -> str | None:
     """OURS of a state of `jaxopt_impl`, or a mapping of its fields; None of anything else."""
     if hasattr(node, "_fields"):
         return OURS if type(node).__module__.split(".")[0] == "jaxopt_impl" else None
-    names = children(node).keys() if isinstance(node, Mapping) else ()
+    names = set(children(node)) if isinstance(node, Mapping) else set()
     return OURS if "step" in names and names <= _known_fields() else None
 
 

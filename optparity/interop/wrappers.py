@@ -1,9 +1,10 @@
-"""The states inside of a state: what optax and Flax put around an optimizer's state is read through, or refused where something would be lost.
+"""The states inside of a state: what optax and Flax put around an optimizer's state is read through, or refused.
 
-Read through are chain, named_chain, masked, partition (multi_transform), inject_hyperparams, MultiSteps, apply_if_finite, a TrainState of Linen
-and an Optimizer of NNX; each as it is made, and as a checkpoint gives it back: dicts and lists, known by the names of their fields. Left behind
-is what says nothing of the steps to come: MultiSteps' `skip_state`, apply_if_finite's `total_notfinite` and `last_finite`, ZeroNansState, and
-the wrappers' counts of steps once they are seen to agree. Whatever else stands there is refused, with its place.
+Read through are chain, named_chain, masked, partition (multi_transform), inject_hyperparams, MultiSteps, apply_if_finite, a TrainState
+of Linen and an Optimizer of NNX; each as it is made, and as a checkpoint gives it back: dicts and lists, known by the names of their
+fields. Left behind is what says nothing of the steps to come: MultiSteps' `skip_state`, apply_if_finite's `total_notfinite` and
+`last_finite`, ZeroNansState, and the wrappers' counts of steps once they are seen to agree. Whatever else stands there is refused, with
+its place: nothing is lost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
 from .flax_states import pure
 
-COUNT, SCHEDULE, HYPERPARAMETERS = "a count of steps", "a schedule's count", "hyper-parameters"
+COUNT, SCHEDULE, HYPERPARAMETERS, PARTITION = "a count of steps", "a schedule's count", "hyper-parameters", "a partition"
 SCHEDULES = {"ScaleByScheduleState": "learning_rate", "WeightDecaySchedule": "weight_decay"}  # they hold their count only
 NOTHING = ("EmptyState", "ZeroNansState")  # the latter says whether the last gradients had a NaN
 
@@ -28,8 +29,8 @@ class Part(NamedTuple):
         labels: of the partitions around it, outermost first.
         masked: whether a mask or a partition is around it, so that it may be of some leaves only.
         clock: the place of the innermost wrapper around it that does not hand on every step.
-        kind: of a state, as the caller's `kind_of` says it; else COUNT, SCHEDULE or HYPERPARAMETERS.
-        fields: by name: of a state its trees, else numbers.
+        kind: of a state, as the caller's `kind_of` says it; else COUNT, SCHEDULE, HYPERPARAMETERS or PARTITION.
+        fields: by name: of a state its trees, of a partition its states, else numbers.
     """
 
     path: tuple = ()
@@ -37,7 +38,7 @@ class Part(NamedTuple):
     masked: bool = False
     clock: tuple | None = None
     kind: str = ""
-    fields: Mapping[str, Any] = {}
+    fields: Mapping[Any, Any] = {}
 
     @property
     def at(self) -> str:
@@ -58,17 +59,18 @@ def dotted(path: Sequence) -> str:
     return keystr(tuple(path), simple=True, separator=".") or "the root"
 
 
-def parts(who: str, tree: Any, kind_of: Callable[[Any], str | None]) -> list[Part]:
+def parts(who: str, tree: Any, kind_of: Callable[[Any], str | None], needed: str) -> list[Part]:
     """All states in a tree of states, and the counts and hyper-parameters around them.
 
     Args:
         who: what error messages begin with.
         tree: a state; also a TrainState or an nnx.Optimizer, or the mapping that a checkpoint holds of one.
         kind_of: the kind of a state that is looked for, None of anything else.
+        needed: what is looked for, for messages.
 
     Raises: ValueError, naming the place, for what is no such state and not read through, and where something would be lost.
     """
-    walk, here = _Walk(who, kind_of), Part()
+    walk, here = _Walk(who, kind_of, needed), Part()
     if hasattr(tree, "opt_state") and hasattr(tree, "step"):
         tree = {"opt_state": tree.opt_state, "step": tree.step}
     tree = pure(tree)
@@ -113,8 +115,8 @@ def check_counts(who: str, state: Part, step: Any, found: Sequence[Part]) -> Non
 class _Walk:
     """How a tree of states is gone through; a method for each kind of wrapper, from its fields and its place."""
 
-    def __init__(self, who: str, kind_of: Callable[[Any], str | None]):
-        self.who, self.kind_of = who, kind_of
+    def __init__(self, who: str, kind_of: Callable[[Any], str | None], needed: str):
+        self.who, self.kind_of, self.needed = who, kind_of, needed
 
     def inside(self, node: Any, here: Part) -> Iterator[Part]:
         kind, fields = self.kind_of(node), children(node)
@@ -131,8 +133,11 @@ class _Walk:
             for key, child in fields.values():
                 yield from self.inside(child, here.within(key))
         else:
-            what = type(node).__name__ if hasattr(node, "_fields") else "an array"
-            raise ValueError(f"{self.who}: {what} at {here.at} has no counterpart here; give the state beside it alone, to do without it.")
+            what = "an array" if hasattr(node, "dtype") else type(node).__name__
+            raise ValueError(
+                f"{self.who}: {what} at {here.at} is no part of {self.needed}, and nothing that is read through; "
+                "give the state beside it, or inside of it, to do without it."
+            )
 
     def number(self, kind: str, fields: Mapping, here: Part, field: str, name: str) -> Part:
         """A whole number of a wrapper's."""
@@ -188,6 +193,7 @@ class _Walk:
 
     def partition(self, fields: Mapping, here: Part) -> Iterator[Part]:
         key, states = fields["inner_states"]
+        yield here._replace(kind=PARTITION, fields={label.key: state for label, state in children(states).values()})
         for label, state in children(states).values():
             there = here.within(key).within(label, masked=True, labels=(*here.labels, label.key))
             yield from self.inside(state, there)
