@@ -6,13 +6,14 @@ vₜ = β₂ vₜ₋₁ + (1 − β₂) gₜ²
 AMSGrad: max(v₁ … vₜ) in the place of vₜ        AdamW: − η λ θₜ as well
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 from jax.typing import DTypeLike
 
 from . import checks
 from . import numerics as nx
+from .masks import decayed_where
 from .transform import transform
 
 
@@ -111,6 +112,7 @@ def adamw(
     weight_decay: float = 1e-2,
     amsgrad: bool = False,
     *,
+    mask: Any = None,
     maximize: bool = False,
     accumulator_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -125,13 +127,18 @@ def adamw(
         eps: ε >= 0, outside the square root.
         weight_decay: λ >= 0; ηλθ is subtracted from the parameter, ηλ computed in float64.
         amsgrad: divide by the root of the largest vₜ so far.
+        mask: which leaves are decayed: a tree of booleans like the parameters', or a prefix of it, or a function from parameters to one.
+            By default all are. The state is the same with and without. (In `optax.inject_hyperparams` say static_args="mask" where it
+            is a function: it would be called as a schedule.)
         maximize: ascend: the gradient is negated first.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
             rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
-    Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
-    Exactness: bit-equal to `torch_ref.AdamW` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
+    Raises: ValueError where a range above is broken, or the mask is another tree than the parameters; TypeError where a leaf is not
+        floating point, or float64 on a TPU, or one of the mask is no boolean, naming it.
+    Exactness: bit-equal to `torch_ref.AdamW` in all four dtypes; with a mask, to two groups there, one of weight_decay 0. Run on CPU; for
+        GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.AdamW (shrinks the parameter first, θ (1 − ηλ), then steps; FMAs; MKL's root), optax.adamw (decay 1e-4;
         corrections in float32).
     Source: Loshchilov & Hutter 2019, algorithm 2, with the schedule multiplier inside η.
@@ -141,8 +148,12 @@ def adamw(
         >>> tx.update(jnp.array([2.0]), tx.init(jnp.array([1.0])), jnp.array([1.0]))[0]
         Array([-0.75], dtype=float32)
     """
-    arguments = (learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, accumulator_dtype)
-    return _adam("adamw", *arguments, decoupled_weight_decay=True)
+    arguments = (amsgrad, maximize, accumulator_dtype)
+    decayed = _adam("adamw", learning_rate, b1, b2, eps, weight_decay, *arguments, decoupled_weight_decay=True)
+    if mask is None:
+        return decayed
+    plain = _adam("adamw", learning_rate, b1, b2, eps, 0.0, *arguments, decoupled_weight_decay=True)
+    return decayed_where("adamw", mask, decayed, plain)
 
 
 def _adam(

@@ -152,8 +152,8 @@ class Optimizer:
 
     @functools.cached_property
     def defaults(self) -> dict[str, Any]:
-        """Its arguments in JAX, with their defaults."""
-        return {name: parameter.default for name, parameter in inspect.signature(self.jax).parameters.items()}
+        """Its hyper-parameters in JAX, with their defaults; not `mask`, which says to which leaves one of them applies."""
+        return {name: parameter.default for name, parameter in inspect.signature(self.jax).parameters.items() if name != "mask"}
 
     def learning_rate(self, task: str = "digits") -> float:
         """The documented setting for a task."""

@@ -53,10 +53,9 @@ def test_an_entry_says_which_arguments_keep_a_field(row):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_argument_is_away_from_its_default_in_some_row(name):
-    parameters = inspect.signature(OPTIMIZERS[name].jax).parameters
-    for argument, parameter in parameters.items():
+    for argument, default in OPTIMIZERS[name].defaults.items():
         if argument != "learning_rate":
-            assert any(row.get(argument, parameter.default) != parameter.default for row in OPTIMIZERS[name].rows.values()), argument
+            assert any(row.get(argument, default) != default for row in OPTIMIZERS[name].rows.values()), argument
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -10,7 +10,7 @@ from jaxopt_impl import numerics as nx
 
 from ..registry import OPTIMIZERS, TORCH_CLASSES
 from . import groups as torch_groups
-from . import torch_classes
+from . import inner_states, torch_classes
 from .groups import Group, Record, leaf_of
 from .learning_rates import as_number, for_parts
 from .leaves import Leaves
@@ -92,7 +92,8 @@ def to_torch_state_dict(state: Any, groups: Sequence[Group], *, like: str = "tor
     """The `state_dict` with which a torch optimizer goes on where a transform stands: the inverse of `from_torch`.
 
     Args:
-        state: of one transform of `jaxopt_impl`, or of an `optax.partition` of several; mappings of the same fields will do.
+        state: of one transform of `jaxopt_impl`, or of an `optax.partition` of several, also inside of a chain, a mask, inject_hyperparams,
+            MultiSteps, apply_if_finite, a TrainState or an nnx.Optimizer; mappings of the same fields, as checkpoints have, will do.
         groups: of the `Imported`, or from `describe`.
         like: "torch_ref", or "torch.optim" to refuse what the stock class does not do.
         learning_rate: the groups' `lr` from now on, where it is no longer what it was, or a list with one for each group; of a schedule,
@@ -110,11 +111,10 @@ def to_torch_state_dict(state: Any, groups: Sequence[Group], *, like: str = "tor
     if like not in LIKE:
         raise ValueError(f"to_torch_state_dict: like is one of {', '.join(LIKE)}; got {like!r}.")
     records = []
-    for group, rate in zip(groups, for_parts("to_torch_state_dict", learning_rate, groups), strict=True):
+    rates = for_parts("to_torch_state_dict", learning_rate, groups)
+    for group, rate, own in zip(groups, rates, inner_states.of_groups(state, groups, rates), strict=True):
         if group.scheduled and rate is None:
             raise ValueError(f"to_torch_state_dict: group {group.label!r} has a schedule in JAX; learning_rate is needed.")
-        alone = len(groups) == 1 and "inner_states" not in _fields_of(state)
-        own = state if alone else _get(_get(_get(state, "inner_states"), group.label), "inner_state")
         record = _record(own, _stock(group) if like == "torch.optim" else group)
         if rate is not None:
             lr = as_number("to_torch_state_dict", rate(record.step) if callable(rate) else rate)

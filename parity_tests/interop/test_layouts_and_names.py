@@ -78,7 +78,8 @@ def test_values_of_a_live_optimizer_are_those_of_the_leaves():
     for arguments in ways:
         assert [leaf.path for leaf in interop.from_torch(optimizer, params, **arguments).groups[0].leaves] == ["b", "a"]
     assert interop.from_torch(optimizer, {"a": values["b"], "b": values["a"]}).groups[0].leaves[0].path == "a"
-    for arguments in ({"parameters": ["a", "b"]}, {"names": {"a": 0, "b": 1}}):
+    wrong: list[dict[str, Any]] = [{"parameters": ["a", "b"]}, {"names": {"a": 0, "b": 1}}]
+    for arguments in wrong:
         with pytest.raises(
             ValueError, match=r"^from_torch: leaf a has another value than (params\[0\]|'a'), which it is; carry the weights first"
         ):

@@ -83,11 +83,15 @@ def test_optax_states_that_mean_something_else_are_refused():
     for (name, tx), arguments, message in [
         (("momentum", optax.sgd(0.1, momentum=0.9)), {}, "optax has no state of 'momentum': optax.sgd's trace is −v/η, other bits"),
         (("adamax", optax.adamax(0.1)), {}, "optax has no state of 'adamax': one of sgd, adagrad, rmsprop, adam, adamw, lion is needed"),
-        (("adam", optax.lion(0.1)), {}, "optax's ScaleByLionState is no part of a adam state; ScaleByAdamState, ScaleByAmsgradState are"),
+        (
+            ("adam", optax.lion(0.1)),
+            {},
+            r"from_optax: ScaleByLionState at 0 is no part of optax's state of adam \(ScaleByAdamState, ScaleByAmsgradState\), and nothing",
+        ),
         (("adam", optax.amsgrad(0.1)), {}, "optax's ScaleByAmsgradState does not carry over: its maximum is of the corrected"),
         (("sgd", optax.sgd(0.1, momentum=0.9)), {}, "from_optax: this sgd state holds no count of steps; step is needed"),
         (("adagrad", optax.adagrad(0.1)), {}, "from_optax: this adagrad state holds no count of steps; step is needed"),
-        (("adam", optax.adam(0.1)), {"step": 3}, "from_optax: one step is needed; got 3, 0"),
+        (("adam", optax.adam(0.1)), {"step": 3}, r"from_optax: one step is needed; got 3 \(step\), 0 \(0.count\)\."),
         (
             ("rmsprop", optax.rmsprop(0.1, momentum=0.9)),
             {"step": 3, "learning_rate": 0.1},
@@ -99,7 +103,6 @@ def test_optax_states_that_mean_something_else_are_refused():
             {"step": 3},
             "optax's ScaleByRmsWithCountState does not carry over: bias_co",
         ),
-        (("adam", optax.inject_hyperparams(optax.adam)(0.1)), {}, "optax's InjectStatefulHyperparamsState is no part of a adam state"),
         (
             ("adam", optax.adam(0.1, mu_dtype=jnp.bfloat16)),
             {},
@@ -113,9 +116,9 @@ def test_optax_states_that_mean_something_else_are_refused():
         (
             ("sgd", optax.chain(optax.trace(0.9), optax.trace(0.5))),
             {"step": 3},
-            "from_optax: optax's TraceState and TraceState in one chain are both momentum_buffer; one is needed",
+            "from_optax: TraceState at 0 and TraceState at 1 are both momentum_buffer; give the one that goes on",
         ),
-        (("adam", optax.sgd(0.1)), {"step": 0}, "from_optax: this state has no exp_avg, which adam needs; got EmptyState and EmptyState"),
+        (("adam", optax.sgd(0.1)), {"step": 0}, "from_optax: this state has no exp_avg, which adam needs; got no part of one"),
     ]:
         with pytest.raises((ValueError, TypeError), match=f"^{message}"):
             interop.from_optax(name, tx.init(params), params, **arguments)
@@ -125,7 +128,7 @@ def test_optax_states_that_mean_something_else_are_refused():
             "rmsprop", interop.from_optax("rmsprop", tiny, params, step=1, learning_rate=0.5), momentum, learning_rate=2.0**-40
         )
     ours = jaxopt_impl.adam(0.1, amsgrad=True).init(params)
-    with pytest.raises(ValueError, match=r"^to_optax: max_exp_avg_sq has no place in this adam state of optax: ScaleByAdamState and"):
+    with pytest.raises(ValueError, match=r"^to_optax: max_exp_avg_sq has no place in this adam state of optax: ScaleByAdamState\."):
         interop.to_optax("adam", ours, optax.adam(0.1).init(params))
     for name, given, like, message in [
         (
@@ -138,11 +141,16 @@ def test_optax_states_that_mean_something_else_are_refused():
             "sgd",
             jaxopt_impl.sgd(0.5, momentum=0.9).init(params),
             optax.chain(optax.trace(0.9), optax.trace(0.5)).init(params),
-            "to_optax: optax's TraceState and TraceState in one chain are both momentum_buffer",
+            "to_optax: TraceState at 0 and TraceState at 1 are both momentum_buffer",
         ),
-        ("adam", ours, 5, "optax's int is no part of a adam state"),
-        ("adam", ours, (), r"to_optax: a state of optax is needed; got \(\)"),
-        ("adam", optax.adam(0.1).init(params), optax.adam(0.1).init(params), "to_optax: a state of jaxopt_impl.adam is needed; got tuple"),
+        ("adam", ours, 5, "to_optax: int at the root is no part of optax's state of adam"),
+        ("adam", jaxopt_impl.adam(0.1).init(params), (), "to_optax: exp_avg has no place in this adam state of optax: no part of one"),
+        (
+            "adam",
+            optax.adam(0.1).init(params),
+            optax.adam(0.1).init(params),
+            "to_optax: ScaleByAdamState at 0 is no part of a state of jaxopt_impl",
+        ),
         ("adam", jaxopt_impl.sgd(0.1).init(params), optax.adam(0.1).init(params), "to_optax: optax's ScaleByAdamState holds mu, but the"),
     ]:
         with pytest.raises(ValueError, match=f"^{message}"):

@@ -1,0 +1,216 @@
+"""States of `jaxopt_impl` inside of what is around them: the one of each of torch's groups, and one put into a wrapped state."""
+
+import functools
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._arrays import check_alike, number
+from ..registry import OPTIMIZERS
+from . import torch_classes
+from .flax_states import pure
+from .groups import Group
+from .leaves import Leaves
+from .wrappers import COUNT, HYPERPARAMETERS, SCHEDULE, Part, check_counts, children, parts, replaced
+
+OURS = "a state of jaxopt_impl"
+WHO = "to_torch_state_dict"
+
+
+def of_groups(state: Any, groups: Sequence[Group], rates: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """The state of each group, by field, wherever in `state` it is.
+
+    Args:
+        state: of one transform of `jaxopt_impl` or of an `optax.partition` of several, in whatever `wrappers` reads through.
+        groups: of torch, with their leaves.
+        rates: of each group the learning rate that goes on, or None for the group's own.
+
+    Raises: ValueError, naming the place, where a group has no state or two, a state has no group, what is around them counts other steps,
+        or inject_hyperparams has other numbers than the group.
+    """
+    found = inside(WHO, state)
+    states = [part for part in found if part.kind == OURS]
+    if not states:
+        raise ValueError(f"{WHO}: a state of jaxopt_impl is needed; got {type(state).__name__} without one.")
+    _apart(states)
+    owners = _owners(states, groups)
+    for group, own, rate in zip(groups, owners, rates, strict=True):
+        check_counts(WHO, own, own.fields["step"], found)
+        _same_numbers(group, rate, [part for part in found if part.concerns(own)])
+    return [own.fields for own in owners]
+
+
+def wrapped(state: Any, like: Any) -> Any:
+    """The state of a wrapped transform that goes on where one of ours stands: `like` with `state` in the place of the one inside of it.
+
+    The counts of steps in `like` become the state's; hyper-parameters and what else is there stays.
+
+    Args:
+        state: of one transform of `jaxopt_impl`, or of an `optax.partition` of several; also in wrappers of its own.
+        like: the state of the transform that goes on, as its `init` gives it.
+    Raises: ValueError, naming the place, where the two do not hold the same states; TypeError for another dtype.
+    Example:
+        >>> import jaxopt_impl, optax
+        >>> params = {"w": jnp.ones(2)}
+        >>> tx = optax.chain(optax.clip_by_global_norm(1.0), jaxopt_impl.adam(0.1))
+        >>> state = jaxopt_impl.adam(0.1).init(params)._replace(step=jnp.asarray(7))
+        >>> wrapped(state, tx.init(params))[1].step.item()
+        7
+    """
+    source, target = (inside("wrapped", tree) for tree in (state, like))
+    states, places = ([part for part in found if part.kind == OURS] for found in (source, target))
+    new: dict[tuple, Any] = {}
+    for place, own in zip(places, _paired(places, states), strict=True):
+        check_counts("wrapped", own, own.fields["step"], source)
+        new[place.path] = functools.partial(_filled, own)
+        for part in target:
+            if part.kind in (COUNT, SCHEDULE) and part.concerns(place):
+                new[part.path] = functools.partial(_counted, own)
+    return replaced(pure(like), new)
+
+
+def inside(who: str, state: Any) -> list[Part]:
+    """The states of `jaxopt_impl` in a state, and what is around them."""
+    return parts(who, state, _kind, "a state of jaxopt_impl (from_optax reads one of stock optax)")
+
+
+def _kind(node: Any) -> str | None:
+    """OURS of a state of `jaxopt_impl`, or a mapping of its fields; None of anything else."""
+    if hasattr(node, "_fields"):
+        return OURS if type(node).__module__.split(".")[0] == "jaxopt_impl" else None
+    names = set(children(node)) if isinstance(node, Mapping) else set()
+    return OURS if "step" in names and names <= _known_fields() else None
+
+
+@functools.cache
+def _known_fields() -> frozenset[str]:
+    kernels = {importlib.import_module(entry.jax.__module__) for entry in OPTIMIZERS.values()}
+    return frozenset(field for kernel in kernels for field in kernel.State._fields)
+
+
+def _leaves_of(state: Part) -> set[str]:
+    """The paths of the leaves that a state is of."""
+    return {path for field, tree in state.fields.items() if field != "step" for path in Leaves(tree).paths}
+
+
+def _apart(states: Sequence[Part]) -> None:
+    """Raise where two states are of one leaf."""
+    holder: dict[str, Part] = {}
+    for state in states:
+        for path in _leaves_of(state):
+            if path in holder:
+                raise ValueError(f"{WHO}: leaf {path} has state at {holder[path].at} and at {state.at}; give the one that goes on.")
+            holder[path] = state
+
+
+def _owners(states: Sequence[Part], groups: Sequence[Group]) -> list[Part]:
+    """The state of each group: the only one, or that of its leaves, or of its label."""
+    if len(states) == 1:
+        return [states[0]] if len(groups) == 1 else _shared(states[0], groups)
+    owners = []
+    for group in groups:
+        own = {leaf.path for leaf in group.leaves}
+        candidates = [state for state in states if _leaves_of(state) == own]
+        if len(candidates) != 1:
+            candidates = _of_label(states, group.label)
+        if len(candidates) != 1:
+            there = ", ".join(f"{state.at} ({', '.join(sorted(_leaves_of(state))) or 'no leaves'})" for state in candidates or states)
+            raise ValueError(f"{WHO}: group {group.label!r} ({', '.join(sorted(own))}) needs one state; there are {there}.")
+        owners += candidates
+    taken = {own.path for own in owners}
+    for state in states:
+        if state.path not in taken:
+            raise ValueError(f"{WHO}: the state at {state.at} is of no group; there are groups {', '.join(repr(g.label) for g in groups)}.")
+    return owners
+
+
+def _of_label(states: Sequence[Part], label: Any) -> list[Part]:
+    """The states in a partition's part of this label; a checkpoint may have made a string of it."""
+    exact = [state for state in states if label in state.labels]
+    return exact or [state for state in states if str(label) in map(str, state.labels)]
+
+
+def _shared(state: Part, groups: Sequence[Group]) -> list[Part]:
+    """The parts of one state that are of each group: groups that differ in weight decay only, as one transform with a mask has them."""
+    options = [{**group.options, "weight_decay": None, "param_names": None, "name": None} for group in groups]
+    for own, group in zip(options, groups, strict=True):
+        for key in own.keys() | options[0].keys():
+            if own.get(key) != options[0].get(key) or group.optimizer != groups[0].optimizer:
+                raise ValueError(
+                    f"{WHO}: one state at {state.at} for {len(groups)} groups, of which {groups[0].label!r} and {group.label!r} differ "
+                    f"in {key}; one transform has one, so that there would be a state for each."
+                )
+    decays = sorted({number(group.options.get("weight_decay", 0)) for group in groups} - {0})
+    if len(decays) > 1:
+        raise ValueError(f"{WHO}: one state at {state.at} for groups of weight_decay {', '.join(map(str, decays))}; one and 0 is needed.")
+    there, grouped = _leaves_of(state), [leaf.path for group in groups for leaf in group.leaves]
+    for path in sorted(there ^ set(grouped)):
+        raise ValueError(f"{WHO}: leaf {path} is in {'no group' if path in there else f'a group, but not in the state at {state.at}'}.")
+    return [state._replace(fields=_only(state.fields, {leaf.path for leaf in group.leaves})) for group in groups]
+
+
+def _only(fields: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
+    """A state's fields with these leaves alone."""
+    own = {}
+    for field, tree in fields.items():
+        of_leaves = field != "step" and tree is not None
+        own[field] = {path: leaf for path, leaf in Leaves(tree).by_path.items() if path in paths} if of_leaves else tree
+    return own
+
+
+def _same_numbers(group: Group, rate: Any, found: Sequence[Part]) -> None:
+    """Raise where inject_hyperparams or a schedule says something else than the group."""
+    entry, values = torch_classes.in_jax(group.optimizer, group.options, f"group {group.label!r}")
+    for part in found:
+        for name, value in part.fields.items() if part.kind in (SCHEDULE, HYPERPARAMETERS) else ():
+            given = name == "learning_rate" and rate is not None
+            if part.kind == SCHEDULE and name != "learning_rate":
+                raise ValueError(f"{WHO}: {name} follows a schedule at {part.at}; a group of torch has a number.")
+            if part.kind == SCHEDULE and not given:
+                raise ValueError(f"{WHO}: the learning rate follows a schedule at {part.at}; learning_rate is needed.")
+            if part.kind == HYPERPARAMETERS and name not in values:
+                raise ValueError(
+                    f"{WHO}: {name} at {part.at} is no argument of {entry.name}; give the inner_state there, to do without it."
+                )
+            if part.kind == HYPERPARAMETERS and not given and np.asarray(values[name], value.dtype) != value:
+                remedy = "give learning_rate" if name == "learning_rate" else "the group has to have it too"
+                raise ValueError(f"{WHO}: {name} is {value} at {part.at}, {values[name]} in group {group.label!r}; {remedy}.")
+
+
+def _paired(places: Sequence[Part], states: Sequence[Part]) -> list[Part]:
+    """The state for each place."""
+    paired = []
+    for place in places:
+        of_label = [state for state in states if list(map(str, state.labels)) == list(map(str, place.labels))]
+        same = [state for state in of_label or states if _leaves_of(state) == _leaves_of(place)]
+        if len(same) != 1:
+            there = ", ".join(f"{state.at} ({', '.join(sorted(_leaves_of(state))) or 'no leaves'})" for state in states)
+            here = ", ".join(sorted(_leaves_of(place))) or "no leaves"
+            raise ValueError(f"wrapped: the place at {place.at} ({here}) needs one state; there are {there or 'none'}.")
+        paired += same
+    taken = {own.path for own in paired}
+    for state in states:
+        if state.path not in taken:
+            raise ValueError(f"wrapped: the state at {state.at} has no place among {', '.join(place.at for place in places) or 'none'}.")
+    return paired
+
+
+def _filled(own: Part, node: Any) -> Any:
+    """A state of ours with another's values."""
+    new = {}
+    for field, (_, tree) in children(node).items():
+        by_path, like = Leaves(own.fields.get(field)).by_path, Leaves(tree)
+        if by_path.keys() != like.by_path.keys():
+            raise ValueError(f"wrapped: {field} is of {', '.join(by_path) or 'no leaves'}; {', '.join(like.paths) or 'none'} in the place.")
+        for path, leaf in like.by_path.items():
+            check_alike(f"wrapped: {field} of leaf {path}", by_path[path], jnp.shape(leaf), leaf.dtype, "the state that goes on")
+        new[field] = jax.tree.structure(tree).unflatten([jnp.array(by_path[path]) for path in like.paths])
+    return {**node, **new} if isinstance(node, Mapping) else node._replace(**new)
+
+
+def _counted(own: Part, node: Any) -> Any:
+    return jnp.asarray(own.fields["step"], jnp.result_type(node))
