@@ -7,8 +7,11 @@ What does not carry over is refused by name; nothing is dropped, and nothing is 
 only where tensors are made, in `to_torch_state_dict` and `weights_to_torch`.
 """
 
+from .flax_states import to_flax
 from .groups import Group, Leaf
+from .inner_states import wrapped
 from .layouts import Layout, Reshape
+from .masks import with_mask
 from .stock_optax import from_optax, to_optax
 from .torch_state import Imported, describe, from_torch, to_torch_state_dict
 from .weights import weights_from_torch, weights_to_torch
@@ -22,8 +25,11 @@ __all__ = [
     "describe",
     "from_optax",
     "from_torch",
+    "to_flax",
     "to_optax",
     "to_torch_state_dict",
     "weights_from_torch",
     "weights_to_torch",
+    "with_mask",
+    "wrapped",
 ]

@@ -83,7 +83,11 @@ def test_optax_states_that_mean_something_else_are_refused():
     for (name, tx), arguments, message in [
         (("momentum", optax.sgd(0.1, momentum=0.9)), {}, "optax has no state of 'momentum': optax.sgd's trace is −v/η, other bits"),
         (("adamax", optax.adamax(0.1)), {}, "optax has no state of 'adamax': one of sgd, adagrad, rmsprop, adam, adamw, lion is needed"),
-        (("adam", optax.lion(0.1)), {}, r"from_optax: ScaleByLionState at 0 is no part of optax's state of adam \(ScaleByAdamState, ScaleByAmsgradState\), and nothing"),
+        (
+            ("adam", optax.lion(0.1)),
+            {},
+            r"from_optax: ScaleByLionState at 0 is no part of optax's state of adam \(ScaleByAdamState, ScaleByAmsgradState\), and nothing",
+        ),
         (("adam", optax.amsgrad(0.1)), {}, "optax's ScaleByAmsgradState does not carry over: its maximum is of the corrected"),
         (("sgd", optax.sgd(0.1, momentum=0.9)), {}, "from_optax: this sgd state holds no count of steps; step is needed"),
         (("adagrad", optax.adagrad(0.1)), {}, "from_optax: this adagrad state holds no count of steps; step is needed"),
@@ -141,7 +145,12 @@ def test_optax_states_that_mean_something_else_are_refused():
         ),
         ("adam", ours, 5, "to_optax: int at the root is no part of optax's state of adam"),
         ("adam", jaxopt_impl.adam(0.1).init(params), (), "to_optax: exp_avg has no place in this adam state of optax: no part of one"),
-        ("adam", optax.adam(0.1).init(params), optax.adam(0.1).init(params), "to_optax: ScaleByAdamState at 0 is no part of a state of jaxopt_impl"),
+        (
+            "adam",
+            optax.adam(0.1).init(params),
+            optax.adam(0.1).init(params),
+            "to_optax: ScaleByAdamState at 0 is no part of a state of jaxopt_impl",
+        ),
         ("adam", jaxopt_impl.sgd(0.1).init(params), optax.adam(0.1).init(params), "to_optax: optax's ScaleByAdamState holds mu, but the"),
     ]:
         with pytest.raises(ValueError, match=f"^{message}"):
