@@ -7,9 +7,12 @@ What does not carry over is refused by name; nothing is dropped, and nothing is 
 only where tensors are made, in `to_torch_state_dict` and `weights_to_torch`.
 """
 
+from .flax_states import to_flax
 from .groups import Group, Leaf
 from .imported import Imported, from_torch
+from .inner_states import wrapped
 from .layouts import Layout, Reshape
+from .masks import with_mask
 from .matching import Matching
 from .sources import Part, Stacked
 from .stock_optax import from_optax, to_optax
@@ -28,8 +31,11 @@ __all__ = [
     "describe",
     "from_optax",
     "from_torch",
+    "to_flax",
     "to_optax",
     "to_torch_state_dict",
     "weights_from_torch",
     "weights_to_torch",
+    "with_mask",
+    "wrapped",
 ]

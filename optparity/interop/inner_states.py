@@ -12,9 +12,9 @@ import numpy as np
 from .._arrays import check_alike, number
 from ..registry import OPTIMIZERS
 from . import torch_classes
-from .flax_states import pure
 from .groups import Group
 from .leaves import Leaves
+from .variables import pure
 from .wrappers import COUNT, HYPERPARAMETERS, SCHEDULE, Part, check_counts, children, parts, replaced
 
 OURS = "a state of jaxopt_impl"
@@ -108,24 +108,28 @@ def _apart(states: Sequence[Part]) -> None:
 
 
 def _owners(states: Sequence[Part], groups: Sequence[Group]) -> list[Part]:
-    """The state of each group: the only one, or that of its leaves, or of its label."""
-    if len(states) == 1:
-        return [states[0]] if len(groups) == 1 else _shared(states[0], groups)
-    owners = []
-    for group in groups:
-        own = {leaf.path for leaf in group.leaves}
-        candidates = [state for state in states if _leaves_of(state) == own]
-        if len(candidates) != 1:
-            candidates = _of_label(states, group.label)
-        if len(candidates) != 1:
-            there = ", ".join(f"{state.at} ({', '.join(sorted(_leaves_of(state))) or 'no leaves'})" for state in candidates or states)
-            raise ValueError(f"{WHO}: group {group.label!r} ({', '.join(sorted(own))}) needs one state; there are {there}.")
-        owners += candidates
-    taken = {own.path for own in owners}
+    """The state of each group: that of its leaves, or of its label, or the only one; one of several groups is taken apart."""
+    owners = [_owner(states, group) for group in groups]
+    shared = {state.path: [group for group, own in zip(groups, owners, strict=True) if own.path == state.path] for state in states}
     for state in states:
-        if state.path not in taken:
+        if not shared[state.path]:
             raise ValueError(f"{WHO}: the state at {state.at} is of no group; there are groups {', '.join(repr(g.label) for g in groups)}.")
-    return owners
+        if len(shared[state.path]) > 1:
+            _check_shared(state, shared[state.path])
+    return [own if len(shared[own.path]) == 1 else _part_of(own, group) for group, own in zip(groups, owners, strict=True)]
+
+
+def _owner(states: Sequence[Part], group: Group) -> Part:
+    own = {leaf.path for leaf in group.leaves}
+    candidates = [state for state in states if own and own <= _leaves_of(state)]
+    if len(candidates) != 1:
+        candidates = _of_label(states, group.label)
+    if len(candidates) != 1 and len(states) == 1:
+        candidates = states
+    if len(candidates) != 1:
+        there = ", ".join(f"{state.at} ({', '.join(sorted(_leaves_of(state))) or 'no leaves'})" for state in candidates or states)
+        raise ValueError(f"{WHO}: group {group.label!r} ({', '.join(sorted(own))}) needs one state; there are {there}.")
+    return candidates[0]
 
 
 def _of_label(states: Sequence[Part], label: Any) -> list[Part]:
@@ -134,23 +138,35 @@ def _of_label(states: Sequence[Part], label: Any) -> list[Part]:
     return exact or [state for state in states if str(label) in map(str, state.labels)]
 
 
-def _shared(state: Part, groups: Sequence[Group]) -> list[Part]:
-    """The parts of one state that are of each group: groups that differ in weight decay only, as one transform with a mask has them."""
-    options = [{**group.options, "weight_decay": None, "param_names": None, "name": None} for group in groups]
-    for own, group in zip(options, groups, strict=True):
-        for key in own.keys() | options[0].keys():
-            if own.get(key) != options[0].get(key) or group.optimizer != groups[0].optimizer:
+def _check_shared(state: Part, groups: Sequence[Group]) -> None:
+    """Raise where groups cannot have one state: they may differ in weight decay, as the leaves of one transform with a mask do."""
+    decay_apart(WHO, groups)
+    there, grouped = _leaves_of(state), {leaf.path for group in groups for leaf in group.leaves}
+    for path in sorted(there ^ grouped) if there else ():
+        raise ValueError(f"{WHO}: leaf {path} is in {'no group' if path in there else f'a group, but not in the state at {state.at}'}.")
+
+
+def decay_apart(who: str, groups: Sequence[Group]) -> None:
+    """Raise where groups differ in more than weight decay, or two of them decay differently."""
+    first = groups[0]
+    for group in groups:
+        for key in first.options.keys() | group.options.keys() if group.optimizer == first.optimizer else ("class",):
+            if key not in ("weight_decay", "param_names", "name") and _differ(key, first, group):
                 raise ValueError(
-                    f"{WHO}: one state at {state.at} for {len(groups)} groups, of which {groups[0].label!r} and {group.label!r} differ "
-                    f"in {key}; one transform has one, so that there would be a state for each."
+                    f"{who}: groups {first.label!r} and {group.label!r} differ in {key}, so that each needs a state of its own."
                 )
     decays = sorted({number(group.options.get("weight_decay", 0)) for group in groups} - {0})
     if len(decays) > 1:
-        raise ValueError(f"{WHO}: one state at {state.at} for groups of weight_decay {', '.join(map(str, decays))}; one and 0 is needed.")
-    there, grouped = _leaves_of(state), [leaf.path for group in groups for leaf in group.leaves]
-    for path in sorted(there ^ set(grouped)):
-        raise ValueError(f"{WHO}: leaf {path} is in {'no group' if path in there else f'a group, but not in the state at {state.at}'}.")
-    return [state._replace(fields=_only(state.fields, {leaf.path for leaf in group.leaves})) for group in groups]
+        raise ValueError(f"{who}: groups of one state have one weight_decay, or 0; got {', '.join(map(str, decays))}.")
+
+
+def _differ(key: str, a: Group, b: Group) -> bool:
+    return key == "class" or a.options.get(key) != b.options.get(key) or a.accumulator_dtype != b.accumulator_dtype
+
+
+def _part_of(state: Part, group: Group) -> Part:
+    """The part of a state that is of a group's leaves."""
+    return state._replace(fields=_only(state.fields, {leaf.path for leaf in group.leaves}))
 
 
 def _only(fields: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from jaxopt_impl import numerics as nx
 from .._arrays import check_alike
 from ..registry import OPTIMIZERS, Carried
 from . import inner_states
-from .flax_states import pure
 from .leaves import Leaves
+from .variables import pure
 from .wrappers import COUNT, HYPERPARAMETERS, PARTITION, SCHEDULE, Part, children, parts, replaced
 
 # Parts that have no counterpart here, and why.

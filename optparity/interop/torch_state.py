@@ -10,7 +10,7 @@ from jaxopt_impl import numerics as nx
 
 from ..registry import OPTIMIZERS, TORCH_CLASSES
 from . import groups as torch_groups
-from . import inner_states, torch_classes
+from . import inner_states, masks, torch_classes
 from .groups import Group, Record, leaf_of
 from .learning_rates import as_number, for_parts
 from .leaves import Leaves
@@ -37,7 +37,7 @@ def describe(
     Args:
         params: the parameters in JAX.
         optimizers: the name in `OPTIMIZERS` and the arguments, as ("adam", {"learning_rate": 1e-3}); with several groups a mapping from
-            the labels of `optax.partition` to such pairs.
+            the labels of `optax.partition` to such pairs. A `mask` of adamw makes two groups, the second without decay.
         labels: with several groups, the tree of labels.
         matching: of these and the torch model's parameters, in whose order the groups are; else it is made here.
         names, layouts: as in `Matching`; an index in `names` is a place in the order of the torch model's parameters.
@@ -45,6 +45,7 @@ def describe(
     Raises: ValueError or TypeError for an unknown optimizer, for arguments that it does not take, or torch has no place for, and where the
         order of torch's parameters is not known.
     """
+    optimizers, labels = masks.split(params, optimizers, labels)
     pairs_of = optimizers if isinstance(optimizers, Mapping) else {0: optimizers}
     leaves = Leaves(params)
     matching = used(matching, leaves, names=names, layouts=layouts, parameters=parameters) or _of_a_new_model(

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path, tree_map_with_path
 
-from .flax_states import pure
+from .variables import pure
 
 COUNT, SCHEDULE, HYPERPARAMETERS, PARTITION = "a count of steps", "a schedule's count", "hyper-parameters", "a partition"
 SCHEDULES = {"ScaleByScheduleState": "learning_rate", "WeightDecaySchedule": "weight_decay"}  # they hold their count only
