@@ -17,14 +17,13 @@ import numpy as np
 
 from .._arrays import is_tensor, to_numpy, to_torch
 from ..interop import groups as torch_groups
-from ..interop.groups import Group, Record
+from ..interop.groups import STEP_KINDS, Group, Record
 from ..registry import TORCH_CLASSES
 from . import torch_file
 from .checkpoint import Checkpoint, Given
 
 KEY = "optparity"  # of the facts in a file's metadata
 VERSION = 1
-STEP_KINDS = (None, "int", "float", "float16", "float32", "float64", "int32", "int64")
 PARTS = ("model", "optimizer", "options")
 
 

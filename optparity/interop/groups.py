@@ -1,5 +1,6 @@
 """A torch optimizer's `state_dict` read as data, with everything in it accounted for, and written again."""
 
+import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,6 +12,9 @@ from . import torch_classes
 from .layouts import Layout
 
 MOST_STEPS = 2**31 - 1  # the counter in JAX is an int32
+STEP_NUMBERS = ("int", "float")
+STEP_DTYPES = ("int32", "int64", "float16", "bfloat16", "float32", "float64")
+STEP_KINDS = (None, *STEP_NUMBERS, *STEP_DTYPES, *(f"{dtype}[1]" for dtype in STEP_DTYPES))
 
 
 class Leaf(NamedTuple):
@@ -30,7 +34,8 @@ class Group:
         optimizer: the name of the class in torch.
         options: the group's dict without "params": hyper-parameters, and whatever else it holds.
         indices: "params", the parameters' keys in "state".
-        step_kind: how torch holds each step: a dtype, or "int" or "float" for a Python number; None where it holds none.
+        step_kind: how torch holds each step, one of `STEP_KINDS`: a dtype, with [1] for shape (1,), or "int" or "float" for a Python
+            number; None where it holds none.
         accumulator_dtype: "float32" where the state of halves is kept in it.
         leaves: the parameters in JAX, in torch's order.
         label: the group's label in `optax.partition`, where there are several.
@@ -211,19 +216,31 @@ def _there(group: Group, position: int, state: Any) -> dict[str, Any]:
 
 def _one_step(group: Group, steps: Sequence[tuple[int, Any]]) -> tuple[int, str]:
     """The step that all parameters of a group have taken, and how torch holds it."""
-    first: tuple[float, str] | None = None
+    first: tuple[int, str] | None = None
     for position, value in steps:
-        array = np.asarray(to_numpy(value) if is_tensor(value) else value)
-        if array.shape or array.dtype.kind not in "iuf" or not np.isfinite(array) or array != np.floor(array):
-            raise ValueError(f"{group.optimizer}: {group.name(position)} has step {value}; a whole number is needed.")
-        this = (float(array), array.dtype.name if is_tensor(value) else type(value).__name__)
+        this = _counted(group, position, value)
         first = first or this
         if this != first:
             raise ValueError(
-                f"{group.optimizer}: {group.name(position)} is at step {this[0]:g} ({this[1]}), {group.name(steps[0][0])} at {first[0]:g} "
+                f"{group.optimizer}: {group.name(position)} is at step {this[0]} ({this[1]}), {group.name(steps[0][0])} at {first[0]} "
                 f"({first[1]}); a group has one step in JAX."
             )
-    return (int(first[0]), first[1]) if first else (0, "float32")
+    return first or (0, "float32")
+
+
+def _counted(group: Group, position: int, value: Any) -> tuple[int, str]:
+    """A parameter's step, and how torch holds it: torch before 2.1 had tensors of shape (1,) where it was fused or capturable."""
+    who = f"{group.optimizer}: {group.name(position)}"
+    try:
+        array = np.asarray(to_numpy(value) if is_tensor(value) else value)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{who} has a step that is no number: {error}.") from None
+    kind = array.dtype.name if is_tensor(value) else type(value).__name__
+    if kind not in (STEP_DTYPES if is_tensor(value) else STEP_NUMBERS):
+        raise ValueError(f"{who} has step {value} of dtype {kind}; a number is needed, or one of {', '.join(STEP_DTYPES)}.")
+    if array.shape not in ((), (1,)) or not math.isfinite(array.item()) or array.item() != math.floor(array.item()):
+        raise ValueError(f"{who} has step {value}; a whole number is needed.")
+    return int(array.item()), f"{kind}[1]" if array.shape else kind
 
 
 def _array(group: Group, position: int, field: str, value: Any) -> np.ndarray:
@@ -254,10 +271,10 @@ def write(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _step(group: Group, position: int, step: int) -> Any:
-    kind = group.step_kind or "float32"
-    if kind in ("int", "float"):
+    kind, _, alone = (group.step_kind or "float32").partition("[")
+    if kind in STEP_NUMBERS:
         return {"int": int, "float": float}[kind](step)
-    array = np.asarray(step, kind)
-    if int(array) != step:
+    array = np.asarray([step] if alone else step, kind)
+    if int(array.item()) != step:
         raise ValueError(f"{group.optimizer}: step {step} of {group.name(position)} is not a {kind}, in which torch counts.")
     return to_torch(array)
