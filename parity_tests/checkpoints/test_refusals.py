@@ -58,8 +58,16 @@ DAMAGED = {
     ),
     "no class": (changed(), (), "the file does not tell the optimizer's class; --optimizer is needed, one of SGD, "),
     "an unknown class": (changed(), ("--optimizer", "LBFGS"), "unknown optimizer class 'LBFGS'; one of SGD, "),
-    "the wrong class": (changed(), ("--optimizer", "RMSprop"), "RMSprop: group 0 has the unknown key 'betas'; "),
-    "an unknown key of a group": (changed(optimizer__param_groups__0__trust=1), ADAM, "Adam: group 0 has the unknown key 'trust'; "),
+    "the wrong class": (
+        changed(),
+        ("--optimizer", "RMSprop"),
+        "RMSprop: group 0 has the key 'betas', which is of the rule of Adam, AdamW, Lion",
+    ),
+    "a key of another class": (
+        changed(optimizer__param_groups__0__rho=1),
+        ADAM,
+        "Adam: group 0 has the key 'rho', which is of the rule of torch.optim's Adadelta",
+    ),
     "no hyper-parameter": (changed(optimizer__param_groups__0__eps=None), ADAM, "Adam: group 0 has no 'eps'; "),
     "extra state": (
         changed(**{f"{STATE}__ema": torch.ones(4)}),
