@@ -30,25 +30,31 @@ def read(path: Path, given: Given) -> Checkpoint:
 
     Raises: ValueError or TypeError for what cannot be read, or has no meaning here.
     """
-    names, saved, left, ordered = _names(path), {}, [], True
-    for name in names:
-        if name.endswith(INDEX) or MODEL.fullmatch(name):
-            saved[re.split(r"\.", name)[0]] = _model(path, name)
-            ordered = ordered and ".safetensors" not in name
-        elif OPTIMIZER.fullmatch(name):
-            saved[name.partition(".")[0]] = _loaded(path / name)
-    if not any(name.startswith("optimizer") for name in saved):
+    names = _names(path)
+    models = [name for name in names if MODEL.fullmatch(name) or name.endswith(INDEX)]
+    optimizers = [name for name in names if OPTIMIZER.fullmatch(name)]
+    if not optimizers:
         raise ValueError("it holds no optimizer: optimizer.pt or optimizer.bin is needed beside the model.")
+    saved = {_key(name, models): _model(path, name) for name in models}
+    saved |= {name.partition(".")[0]: _loaded(path / name) for name in optimizers}
+    left = []
     for name in names:
         if BESIDE.fullmatch(name):
             try:
                 saved[name.partition(".")[0]] = _loaded(path / name)
             except ValueError:
                 left.append(f"{name} (pickled objects)")
-        elif not (MODEL.fullmatch(name) or OPTIMIZER.fullmatch(name) or SHARD.fullmatch(name) or name.endswith(INDEX)):
+        elif name not in (*models, *optimizers) and not SHARD.fullmatch(name):
             left.append(name)
     notes = [f"Left behind: {', '.join(left[:SHOWN])}{' and so on' if len(left) > SHOWN else ''}."] if left else []
+    ordered = not any(".safetensors" in name for name in models)  # they have their names sorted
     return torch_file.checkpoint(saved, given, ordered=ordered, notes=notes)
+
+
+def _key(name: str, models: list[str]) -> str:
+    """Under which a model goes: as in model.safetensors, if there is no such file beside pytorch_model.bin."""
+    key = name.partition(".")[0]
+    return key.removeprefix("pytorch_") if all(other.startswith("pytorch_") for other in models) else key
 
 
 def _names(path: Path) -> list[str]:
