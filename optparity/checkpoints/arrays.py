@@ -4,9 +4,10 @@
     optimizer.step             how many steps were taken, or one number for each group
     optimizer.FIELD.NAME       a moment of a parameter
     options.GROUP.PATH         a hyper-parameter that is a tensor in torch, as `options.0.lr`
+    rest.PATH                  a tensor that torch's file holds beside, as `rest.ema.NAME`
 
-The facts are the groups (class, hyper-parameters, names), the order of the model's tensors and the versions of its modules, so that the way
-back to torch leads to the same bits.
+The facts are the groups (class, hyper-parameters, names), the order of the model's tensors and the versions of its modules, and what is
+beside the two (epoch, scaler, ...), so that the way back to torch leads to the same bits and keys.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,21 +16,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import is_tensor, to_numpy, to_torch
 from ..interop import groups as torch_groups
-from ..interop.groups import Group, Record
+from ..interop.groups import STEP_KINDS, Group, Record
 from ..registry import TORCH_CLASSES
-from . import torch_file
+from . import data, torch_file
 from .checkpoint import Checkpoint, Given
 
 KEY = "optparity"  # of the facts in a file's metadata
-VERSION = 1
-STEP_KINDS = (None, "int", "float", "float16", "float32", "float64", "int32", "int64")
-PARTS = ("model", "optimizer", "options")
+VERSION = 2
+VERSIONS = (1, 2)  # that are read; the first has nothing beside model and optimizer
+PARTS = ("model", "optimizer", "options", "rest")
 
 
 class Facts(NamedTuple):
-    """What is known of a checkpoint beside its arrays; `missing` are the indices of parameters without state, for each group."""
+    """What is known of a checkpoint beside its arrays: fields of a `Checkpoint`, and the keys of parameters without state, by group."""
 
     groups: Sequence[Group]
     names: Sequence[Sequence[str]]
@@ -37,6 +37,8 @@ class Facts(NamedTuple):
     model: Sequence[str] | None
     versions: Mapping[str, Any] | None
     by_index: bool
+    extras: Mapping[str, Any] = {}
+    frame: Any = None
 
 
 def tree(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -51,8 +53,9 @@ def tree(checkpoint: Checkpoint) -> dict[str, Any]:
     found["optimizer"] = optimizer
     options: dict[str, np.ndarray] = {}
     for i, record in enumerate(checkpoint.records):
-        _encoded(dict(record.group.options), str(i), options)
-    return {**found, "options": options} if options else found
+        data.encoded(dict(record.group.options), str(i), options)
+    rest = _rest(checkpoint)[1]
+    return found | {part: own for part, own in {"options": options, "rest": rest}.items() if own}
 
 
 def facts(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -63,15 +66,25 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         groups.append(
             {
                 "optimizer": group.optimizer,
-                "options": {key: _encoded(value, f"{i}.{key}", {}) for key, value in group.options.items()},
+                "options": {key: data.encoded(value, f"{i}.{key}", {}) for key, value in group.options.items()},
                 "params": list(group.indices),
                 "names": list(names),
                 "step_kind": group.step_kind,
                 "missing": missing if step or len(missing) < len(state) else [],
+                "behind": list(group.behind),
             }
         )
-    order = None if checkpoint.model is None else list(checkpoint.model)
-    return {"version": VERSION, "groups": groups, "model": order, "versions": checkpoint.versions, "by_index": checkpoint.by_index}
+    order = None if checkpoint.model is None else list(checkpoint.order or checkpoint.model)
+    known = {"groups": groups, "model": order, "versions": checkpoint.versions, "by_index": checkpoint.by_index}
+    return {"version": VERSION, **known, **_rest(checkpoint)[0]}
+
+
+def _rest(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What torch's file holds beside, as JSON and as arrays."""
+    arrays: dict[str, np.ndarray] = {}
+    frame = data.encoded(checkpoint.frame, "", arrays, unique=True)
+    extras = {name: data.encoded(value, f"model.{name}", arrays, unique=True) for name, value in checkpoint.extras.items()}
+    return {"frame": frame, "extras": extras}, arrays
 
 
 def checkpoint(arrays: Mapping[str, np.ndarray], document: Any, given: Given) -> Checkpoint:
@@ -79,18 +92,24 @@ def checkpoint(arrays: Mapping[str, np.ndarray], document: Any, given: Given) ->
 
     Raises: ValueError or TypeError for what is damaged, or has no meaning here.
     """
-    model, optimizer, options = _parts(arrays)
-    if document is not None and given.like is not None:
-        raise ValueError("--like: this checkpoint has groups of its own.")
-    known = _facts_like(given) if document is None else _facts(document, options)
+    model, optimizer, options, rest = _parts(arrays)
+    if document is not None:
+        if given.like is not None:
+            raise ValueError("--like: this checkpoint has groups of its own.")
+        given.check_no_keys()
+    known = _facts_like(given) if document is None else _facts(document, options, rest)
     if options:
         raise ValueError(f"there are hyper-parameters that no group has: {', '.join(sorted(options)[:5])}.")
-    if sorted(known.model or []) != sorted(model):
-        differing = sorted({*(known.model or [])} ^ model.keys())
+    if rest:
+        raise ValueError(f"there are arrays under rest that its metadata does not know: {', '.join(sorted(rest)[:5])}.")
+    if {*(known.model or [])} - {*known.extras} != model.keys():
+        differing = sorted(({*(known.model or [])} - {*known.extras}) ^ model.keys())
         raise ValueError(f"the model's tensors are not those that were saved: {', '.join(differing)}.")
     _agrees(known, given)
-    ordered = None if known.model is None else {name: model[name] for name in known.model}
-    return Checkpoint(_records(optimizer, known, given), known.names, ordered, known.versions, known.by_index)
+    ordered = None if known.model is None else {name: model[name] for name in known.model if name in model}
+    order = (known.model or ()) if known.extras else ()
+    records = _records(optimizer, known, given)
+    return Checkpoint(records, known.names, ordered, known.versions, known.by_index, order, known.extras, known.frame)
 
 
 def _parts(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -103,33 +122,7 @@ def _parts(arrays: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     return list(found.values())
 
 
-def _encoded(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
-    """An option of a group as JSON: what JSON does not know is under the name of its kind, and a tensor is put into `arrays`."""
-    if is_tensor(value):
-        if path in arrays:
-            raise ValueError(f"two hyper-parameters are options.{path}.")
-        arrays[path] = to_numpy(value)
-        return {"array": path}
-    if isinstance(value, list | tuple):
-        return {type(value).__name__: [_encoded(item, f"{path}.{i}", arrays) for i, item in enumerate(value)]}
-    if isinstance(value, dict):
-        return {"dict": [[_encoded(key, f"{path}.{key}", arrays), _encoded(item, f"{path}.{key}", arrays)] for key, item in value.items()]}
-    return value
-
-
-def _decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The inverse of `_encoded`, which takes what it needs out of `arrays`."""
-    if not isinstance(value, dict):
-        return value
-    ((kind, items),) = value.items()
-    if kind == "array":
-        return to_torch(arrays.pop(items), copy=True)
-    if kind == "dict":
-        return {_decoded(key, arrays): _decoded(item, arrays) for key, item in items}
-    return {"list": list, "tuple": tuple}[kind](_decoded(item, arrays) for item in items)
-
-
-def _facts(document: Any, options: dict[str, np.ndarray]) -> Facts:
+def _facts(document: Any, options: dict[str, np.ndarray], rest: dict[str, np.ndarray]) -> Facts:
     """The facts that JSON holds.
 
     Raises: ValueError where they are damaged.
@@ -137,19 +130,42 @@ def _facts(document: Any, options: dict[str, np.ndarray]) -> Facts:
     try:
         groups = [_group(each, options) for each in document["groups"]]
         names, missing = ([tuple(each[key]) for each in document["groups"]] for key in ("names", "missing"))
-        if not groups or not isinstance(document["versions"], dict | None):
-            raise ValueError("no groups, or versions that are none")
-        whole = all(len(group.indices) == len(own) for group, own in zip(groups, names, strict=True))
-        if document["version"] != VERSION or not whole:
-            raise ValueError("another version, or names that are not those of the parameters")
-        return Facts(groups, names, missing, document["model"], document["versions"], document["by_index"])
+        model, extras = document["model"], {name: data.decoded(item, rest) for name, item in document.get("extras", {}).items()}
+        frame = data.decoded(document.get("frame"), rest)
+        _check_facts(document, groups, names)
+        if frame is not None and sorted(data.slots(frame)) != (["model", "optimizer"] if model is not None else ["optimizer"]):
+            raise ValueError("what is beside the model and the optimizer has not a place for each")
+        if not {*extras} <= {*(model or [])}:
+            raise ValueError("entries of the model that are not in its order")
+        return Facts(groups, names, missing, model, document["versions"], document["by_index"], extras, frame)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"its {KEY} metadata is damaged: {type(error).__name__}: {error}.") from None
 
 
+def _check_facts(document: Mapping[str, Any], groups: Sequence[Group], names: Sequence[Sequence[Any]]) -> None:
+    """Raise ValueError for facts of other types, or that contradict each other."""
+    indices = [index for group in groups for index in group.indices]
+    flat = [name for own in names for name in own]
+    if document["version"] not in VERSIONS or [len(group.indices) for group in groups] != list(map(len, names)):
+        raise ValueError("another version, or names that are not those of the parameters")
+    if not groups or not isinstance(document["versions"], dict | None) or not isinstance(document["by_index"], bool):
+        raise ValueError("no groups, or versions that are none")
+    if not all(type(index) in (int, str) for index in indices) or len({*indices}) < len(indices):
+        raise ValueError("parameters have keys, which are numbers or names, each once")
+    for own in (flat, document["model"] or []):
+        if not isinstance(own, list) or not all(isinstance(name, str) for name in own) or len({*own}) < len(own):
+            raise ValueError("parameters and tensors have names, each once")
+
+
 def _group(document: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Group:
-    options = {key: _decoded(value, arrays) for key, value in document["options"].items()}
-    group = Group(document["optimizer"], options, tuple(document["params"]), document["step_kind"])
+    options = {key: data.decoded(value, arrays) for key, value in document["options"].items()}
+    if not isinstance(document["params"], list) or not isinstance(document["names"], list) or not isinstance(document["missing"], list):
+        raise ValueError("params, names and missing of a group are lists")
+    behind = document.get("behind", [])
+    whole = isinstance(behind, list) and len(behind) in (0, len(document["params"])) and all(type(steps) is int for steps in behind)
+    if not whole or min(behind, default=0) < 0:
+        raise ValueError("behind tells of each parameter how many steps fewer than its group it has taken")
+    group = Group(document["optimizer"], options, tuple(document["params"]), document["step_kind"], behind=tuple(behind))
     if group.step_kind not in STEP_KINDS or not isinstance(group.optimizer, str):
         raise ValueError(f"step_kind {group.step_kind!r} of {group.optimizer!r}")
     return group
@@ -163,12 +179,13 @@ def _facts_like(given: Given) -> Facts:
             "(a new one will do), and --optimizer."
         )
     try:
-        parts = torch_file.read_parts(given.like, given.optimizer)
+        like = torch_file.read_like(given.like, given)
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, OverflowError) as error:
         raise ValueError(f"--like {given.like}: {' '.join(str(error).split())}") from None
-    order = None if parts.model is None else list(parts.model)
-    groups = [replace(group, step_kind=torch_groups.new_step_kind(group)) for group in parts.groups]
-    return Facts(groups, parts.names, [()] * len(parts.groups), order, parts.versions, parts.by_index)
+    order = None if like.model.tensors is None else list(like.model.order or like.model.tensors)
+    groups = [replace(group, step_kind=torch_groups.new_step_kind(group)) for group in like.groups]
+    missing = [()] * len(groups)
+    return Facts(groups, like.names.of, missing, order, like.model.versions, like.names.by_index, like.model.extras)
 
 
 def _agrees(known: Facts, given: Given) -> None:
@@ -193,7 +210,8 @@ def _records(optimizer: dict[str, np.ndarray], known: Facts, given: Given) -> li
         missing = {*absent, *(index for index, name in zip(group.indices, names, strict=True) if name in given.missing)}
         records.append(_record(group, i, state, steps[i], missing, given.step))
     if by_name:
-        raise ValueError(f"there is state of {', '.join(sorted(by_name)[:5])}, in no group.")
+        hint = " --like's file does not name its parameters: --names FILE.json does, or --names model." if known.by_index else ""
+        raise ValueError(f"there is state of {', '.join(sorted(by_name)[:5])}, in no group.{hint}")
     return records
 
 

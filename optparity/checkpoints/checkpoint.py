@@ -1,13 +1,14 @@
 """A checkpoint of a model and its optimizer in NumPy, whatever format it came from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._arrays import check_alike
+from ..interop import torch_classes
 from ..interop.groups import Record
 
 
@@ -24,12 +25,24 @@ class Given:
         step: how many steps were taken, where torch does not hold it.
         missing: parameters that may have no state next to others that have.
         like: a torch checkpoint of the same model and optimizer, whose groups and order of parameters hold.
+        model_key, optimizer_key: where in a torch checkpoint they are, as `state_dict` or `optimizer_states.1`.
+        names: a JSON file with the names of the optimizer's parameters in its order; or "model", where that is the order of the model's
+            `state_dict`.
     """
 
     optimizer: str | None = None
     step: int | None = None
     missing: Sequence[str] = ()
     like: Path | None = None
+    model_key: str | None = None
+    optimizer_key: str | None = None
+    names: Path | None = None
+
+    def check_no_keys(self) -> None:
+        """Raise where something was given that only a torch checkpoint takes."""
+        for option, value in {"--model-key": self.model_key, "--optimizer-key": self.optimizer_key, "--names": self.names}.items():
+            if value is not None:
+                raise ValueError(f"{option} is for a torch checkpoint, and for --like; this one has names of its own.")
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,11 @@ class Checkpoint:
         model: the model's arrays, where they are there.
         versions: of the model's modules, as torch writes them.
         by_index: whether the names are only the places of the parameters in torch.
+        order: the names of all that is in the model's `state_dict`, where `extras` are in it too.
+        extras: what is in it that is no tensor, by name.
+        frame: what a torch file holds beside, with a `data.Slot` in the place of the model and of the optimizer; None where it is the two
+            alone.
+        notes: what somebody should know of what was read.
 
     Raises: ValueError or TypeError where a moment has not the shape and dtype of its parameter; that of a half may be float32.
     """
@@ -51,6 +69,10 @@ class Checkpoint:
     model: Mapping[str, np.ndarray] | None
     versions: Mapping[str, Any] | None = None
     by_index: bool = False
+    order: Sequence[str] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    frame: Any = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for record, names in zip(self.records, self.names, strict=True):
@@ -61,9 +83,9 @@ class Checkpoint:
     def _check(self, record: Record, position: int, own: Mapping[str, np.ndarray], name: str) -> None:
         parameters = {} if self.by_index else self.model or {}
         like = parameters.get(name, next(iter(own.values())))
-        for field, array in own.items():
+        for key, array in own.items():
             wide = like.dtype.itemsize == 2 and array.dtype == np.float32
-            who = f"{record.group.optimizer}: {field} of {record.group.name(position)}"
+            who = f"{record.group.optimizer}: {key} of {record.group.name(position)}"
             check_alike(who, array, like.shape, array.dtype if wide else like.dtype, f"the parameter {name}")
 
     @property
@@ -85,15 +107,22 @@ def rows(checkpoint: Checkpoint) -> Iterator[tuple[str, ...]]:
     if checkpoint.model is not None:
         yield "model", f"{len(checkpoint.model):,}", "", "", f"{sum(array.nbytes for array in checkpoint.model.values()):,}"
     for i, (group, step, state) in enumerate(checkpoint.records):
-        fields = list(dict.fromkeys(field for own in state for field in own))
+        fields = list(dict.fromkeys(key for own in state for key in own))
         size = sum(array.nbytes for own in state for array in own.values())
         yield f"group {i}: {group.optimizer}", f"{len(state):,}", ", ".join(fields), str(step), f"{size:,}"
 
 
 def notes(checkpoint: Checkpoint, *, to_torch: bool) -> Iterator[str]:
     """What somebody should know who goes on with the file."""
+    yield from checkpoint.notes
     if checkpoint.by_index:
-        yield "Parameters are named by their index in torch: its groups have no param_names, and the model's order does not tell."
+        yield (
+            "Parameters are named by their index in torch: its groups have no param_names, and the shapes in the model do not tell. "
+            "--names FILE.json names them."
+        )
+    kept = [key for group, *_ in checkpoint.records for key in torch_classes.unknown(group.optimizer, group.options)]
+    if kept:
+        yield f"Kept as data, as torch does: {', '.join(dict.fromkeys(kept))} of the groups."
     for group, step, _ in checkpoint.records if to_torch else ():
         if group.step_kind is None and step > 1:
             yield f"torch's {group.optimizer} holds no step: give --step {step} on the way back."

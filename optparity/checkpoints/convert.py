@@ -1,6 +1,6 @@
 """Checkpoints of a model and its optimizer, from one format to another: what `optparity convert` does.
 
-A format is a module with `read(path, given) -> Checkpoint` and `write(checkpoint, path)`.
+A format is a module with `read(path, given) -> Checkpoint` and `write(checkpoint, path)`; huggingface is only read.
 """
 
 import re
@@ -8,11 +8,21 @@ from pathlib import Path
 from types import ModuleType
 
 from .._files import recover, replacing
-from . import orbax_folder, safetensors_file, torch_file
+from . import huggingface_folder, orbax_folder, safetensors_file, torch_file
 from .checkpoint import Checkpoint, Given, RefusedError
 
-FORMATS: dict[str, ModuleType] = {"torch": torch_file, "orbax": orbax_folder, "safetensors": safetensors_file}
-SUFFIXES = {".pt": "torch", ".pth": "torch", ".safetensors": "safetensors", "": "orbax"}
+FORMATS: dict[str, ModuleType] = {
+    "torch": torch_file,
+    "orbax": orbax_folder,
+    "safetensors": safetensors_file,
+    "huggingface": huggingface_folder,
+}
+PACKAGES = {"torch": ("torch",), "orbax": ("orbax",), "safetensors": ("safetensors",), "huggingface": ("torch", "safetensors")}
+SUFFIXES = {**dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".tar"), "torch"), ".safetensors": "safetensors"}
+# What is no folder's name, though nothing here reads it: other formats, and slips. Any other name is a folder's, as `run-v1.5`.
+OTHERS = (".npz", ".npy", ".pkl", ".pickle", ".h5", ".hdf5", ".keras", ".onnx", ".gguf", ".msgpack", ".pb", ".tflite", ".distcp", ".index")
+OTHERS += (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".json", ".yaml", ".yml", ".toml", ".txt", ".csv", ".md", ".log", ".py")
+OTHERS += (".safetensor", ".safetensors_", ".ptc", ".ptt", ".ph", ".chkpt", ".cpkt", ".model", ".weights", ".torch", ".tmp", ".bak")
 ORBAXS_OWN = re.compile(
     r"_METADATA|_CHECKPOINT_METADATA|_sharding|array_metadatas|commit_success\.txt|d|manifest\.ocdbt|ocdbt\.process_\d+"
 )
@@ -21,15 +31,41 @@ UNFORESEEN = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, 
 
 
 def form(path: Path) -> str:
-    """torch, orbax or safetensors.
+    """Of what is to be read: torch, orbax, safetensors or huggingface. A folder is told by what is in it.
 
-    Raises: RefusedError for any other suffix.
+    Raises: RefusedError for a suffix of anything else, and for a folder of torch.distributed.checkpoint, which is read by unpickling.
     """
-    if path.is_dir():
-        return "orbax"
-    if path.suffix not in SUFFIXES:
-        raise RefusedError(f"{path}: a name that ends in .pt, .pth or .safetensors is needed, or a folder's without a suffix.")
-    return SUFFIXES[path.suffix]
+    if not path.is_dir():
+        return _form_of_file(path) if path.is_file() else target_form(path)
+    if (path / ".metadata").exists():
+        raise RefusedError(
+            f"{path}: a folder of torch.distributed.checkpoint holds pickled objects and is not read. If you trust it: "
+            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} {path}.pt"
+        )
+    return "huggingface" if huggingface_folder.is_one(path) else "orbax"
+
+
+def target_form(path: Path) -> str:
+    """Of what is to be written, by its name: torch, orbax or safetensors.
+
+    Raises: RefusedError for a suffix of anything else.
+    """
+    suffix = path.suffix.lower()
+    if suffix in OTHERS:
+        raise RefusedError(
+            f"{path}: a name that ends in {', '.join(SUFFIXES)} is needed, or a folder's; {path.suffix} is of something else."
+        )
+    return SUFFIXES.get(suffix, "orbax")
+
+
+def _form_of_file(path: Path) -> str:
+    """By its name, or by how it begins: many checkpoints of torch have no suffix."""
+    if path.suffix.lower() in SUFFIXES:
+        return SUFFIXES[path.suffix.lower()]
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return "torch"
+    raise RefusedError(f"{path}: it is neither a folder nor a file that ends in {', '.join(SUFFIXES)}.")
 
 
 def read(path: Path, given: Given) -> Checkpoint:
@@ -39,6 +75,8 @@ def read(path: Path, given: Given) -> Checkpoint:
     """
     if not path.exists():
         raise RefusedError(f"{path}: no such file or folder.")
+    if not path.is_file() and not path.is_dir():
+        raise RefusedError(f"{path}: it is neither a regular file nor a folder.")
     try:
         return FORMATS[form(path)].read(path, given)
     except UNFORESEEN as error:
@@ -58,7 +96,7 @@ def write(checkpoint: Checkpoint, path: Path, *, force: bool = False) -> None:
         _check_replaceable(path, force)
         path.resolve().parent.mkdir(parents=True, exist_ok=True)
         with replacing(path, folder=True) as temporary:
-            FORMATS[form(path)].write(checkpoint, temporary)
+            FORMATS[target_form(path)].write(checkpoint, temporary)
             _check_replaceable(path, force)
     except RefusedError:
         raise

@@ -15,19 +15,28 @@ def read(path: Path, given: Given) -> Checkpoint:
 
     Raises: ValueError or TypeError for what cannot be read, or has no meaning here.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            facts = (file.metadata() or {}).get(arrays.KEY)
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
-        raise ValueError(f"it is no safetensors file, or a damaged one: {error}.") from None
+    found, metadata = tensors(path)
+    facts = metadata.get(arrays.KEY)
     try:
         document = None if facts is None else json.loads(facts)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"its {arrays.KEY} metadata is damaged: {error}.") from None
     return arrays.checkpoint(found, document, given)
+
+
+def tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """What is in a file: its arrays by name, and its metadata.
+
+    Raises: ValueError for a file that is damaged, or has a dtype that NumPy does not know.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return found, file.metadata() or {}
+    except (SafetensorError, OSError, TypeError, KeyError) as error:
+        raise ValueError(f"it is no safetensors file, or a damaged one: {error}.") from None
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:

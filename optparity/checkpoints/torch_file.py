@@ -1,11 +1,8 @@
-"""Checkpoints of PyTorch: {"model", "optimizer"}, both a `state_dict`, or the optimizer's alone."""
+"""Checkpoints of PyTorch: what `torch.save` wrote, with an optimizer's `state_dict` in it, and a model's, wherever these are."""
 
-import pickle
-import re
-import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +12,34 @@ from .._arrays import is_tensor, to_numpy, to_torch
 from ..interop import groups as torch_groups
 from ..interop.groups import Group
 from ..registry import OPTIMIZERS, TORCH_CLASSES
+from . import data, flat, parts, torch_archive
 from .checkpoint import Checkpoint, Given, check_names
+from .data import Slot
+from .names import Names, named
+
+UNCHECKED = "The file has no checksums, so that a flipped bit in it is not seen."
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What a file holds, before its state is read: the optimizer's `state_dict`, its groups with their names, and the model.
+class Model:
+    """A model's `state_dict`; its fields are those of a `Checkpoint`."""
 
-    `names`, `model`, `versions` and `by_index` are those of a `Checkpoint`.
-    """
+    tensors: Mapping[str, np.ndarray] | None
+    versions: Mapping[str, Any] | None = None
+    order: Sequence[str] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
-    state_dict: Any
+
+@dataclass(frozen=True)
+class Read:
+    """What is in a file, before the optimizer's state is read: its `state_dict`, its groups and their parameters' names, and the rest."""
+
+    state_dict: Mapping
     groups: Sequence[Group]
-    names: Sequence[Sequence[str]]
-    model: Mapping[str, np.ndarray] | None
-    versions: Any
-    by_index: bool
+    names: Names
+    model: Model
+    frame: Any
+    notes: Sequence[str]
 
 
 def read(path: Path, given: Given) -> Checkpoint:
@@ -38,104 +47,118 @@ def read(path: Path, given: Given) -> Checkpoint:
 
     Raises: ValueError or TypeError for what cannot be read, or has no meaning here.
     """
-    if given.like is not None:
-        raise ValueError("--like is for a checkpoint without torch's groups; this one has its own.")
-    parts = read_parts(path, given.optimizer)
-    named = zip(parts.groups, parts.names, strict=True)
+    saved, checked = torch_archive.load(path)
+    return checkpoint(saved, given, notes=() if checked else (UNCHECKED,))
+
+
+def checkpoint(saved: Any, given: Given, *, ordered: bool = True, notes: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint in what was loaded.
+
+    Args:
+        ordered: whether the model's `state_dict` has the order of the model's modules.
+        notes: what is known already.
+
+    Raises: as `read`.
+    """
+    found = read_parts(saved, given, ordered=ordered)
+    named = zip(found.groups, found.names.of, strict=True)
     index_of = {name: index for group, own in named for index, name in zip(group.indices, own, strict=True)}
     for name in given.missing:
         if name not in index_of:
             raise ValueError(f"--missing {name}: no parameter has this name; one of {', '.join(index_of)} is needed.")
     missing = [index_of[name] for name in given.missing]
-    records = torch_groups.read(parts.state_dict, parts.groups, step=given.step, missing=missing)
-    return Checkpoint(records, parts.names, parts.model, parts.versions, parts.by_index)
+    records = torch_groups.read(found.state_dict, found.groups, step=given.step, missing=missing)
+    model, names = found.model, found.names
+    return Checkpoint(
+        *(records, names.of, model.tensors, model.versions, names.by_index, model.order, model.extras, found.frame),
+        notes=(*notes, *found.notes, *names.notes),
+    )
 
 
-def read_parts(path: Path, optimizer: str | None) -> Parts:
-    """What is in a file but the optimizer's state. Raises as `read`."""
-    state_dict, model = _state_dicts(path)
-    if optimizer is None:
+def read_like(path: Path, given: Given) -> Read:
+    """What is in the file of `--like`, whose groups and names hold for another. Raises as `read`."""
+    return read_parts(torch_archive.load(path)[0], replace(given, like=None))
+
+
+def read_parts(saved: Any, given: Given, *, ordered: bool = True) -> Read:
+    """What was loaded, but the optimizer's state. Raises as `read`."""
+    found = parts.find(saved, given)
+    if given.optimizer is None:
         raise ValueError(f"the file does not tell the optimizer's class; --optimizer is needed, one of {', '.join(TORCH_CLASSES)}.")
-    torch_class = OPTIMIZERS[optimizer].torch_name if optimizer in OPTIMIZERS else optimizer
+    torch_class = OPTIMIZERS[given.optimizer].torch_name if given.optimizer in OPTIMIZERS else given.optimizer
+    state_dict = _with_groups(found.optimizer, given)
     groups = torch_groups.read_groups(state_dict, torch_class)
-    arrays = None if model is None else {name: _array(name, value) for name, value in model.items()}
-    names, by_index = _names(groups, arrays)
-    check_names([*(name for own in names for name in own), *(arrays or {})])
-    return Parts(state_dict, groups, names, arrays, getattr(model, "_metadata", None), by_index)
+    left: list[str] = []
+    model = _model(found.model, left)
+    names = named(groups, state_dict["state"], model.tensors, given.names, ordered=ordered)
+    check_names([*(name for own in names.of for name in own), *(found.model or {})])
+    notes = (*found.notes, f"Left behind of the model: {', '.join(left)}.") if left else found.notes
+    return Read(state_dict, groups, names, model, found.frame, notes)
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
     """Write a file."""
     import torch
 
-    state_dict: Any = torch_groups.write(checkpoint.records)
-    if checkpoint.model is None:
-        torch.save(state_dict, path)
-        return
-    model: Any = {name: to_torch(array) for name, array in checkpoint.model.items()}
-    if checkpoint.versions is not None:  # as a module's state_dict has them
+    state_dict = torch_groups.write(checkpoint.records)
+    frame = checkpoint.frame
+    if frame is None:
+        frame = {part: Slot(part) for part in data.PARTS} if checkpoint.model is not None else Slot("optimizer")
+    found = {
+        "model": lambda slot: _state_dict(checkpoint),
+        "optimizer": lambda slot: flat.flattened(state_dict, slot.flat) if slot.flat else state_dict,
+    }
+    torch.save(data.filled(frame, found), path)
+
+
+def _with_groups(optimizer: Mapping, given: Given) -> Mapping:
+    """An optimizer's `state_dict` as torch has it; with the groups of `--like`, where it has none itself."""
+    state_dict = flat.nested(optimizer) if flat.is_flat(optimizer) else optimizer
+    if state_dict["param_groups"] or not flat.is_flat(optimizer):
+        if given.like is not None:
+            raise ValueError("--like is for a checkpoint without torch's groups; this one has its own.")
+        return state_dict
+    if given.like is None:
+        raise ValueError(
+            "its optimizer has keys as state.NAME.exp_avg and no hyper-parameters; --like FILE.pt is needed, a torch checkpoint of the "
+            "same model and optimizer (a new one will do)."
+        )
+    known = read_like(given.like, given)
+    named = zip(known.groups, known.names.of, strict=True)
+    return {"state": state_dict["state"], "param_groups": [{**group.options, "params": list(names)} for group, names in named]}
+
+
+def _model(saved: Mapping[str, Any] | None, left: list[str]) -> Model:
+    """A model's `state_dict` as it was loaded; `left` is told what in it is not carried."""
+    if saved is None:
+        return Model(None)
+    tensors = {name: _array(name, value) for name, value in saved.items() if is_tensor(value)}
+    extras = data.carried({name: value for name, value in saved.items() if name not in tensors}, "", left)
+    order = [name for name in saved if name in tensors or name in extras] if extras else []
+    return Model(tensors, _versions(saved), order, extras)
+
+
+def _versions(saved: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Of the modules, which a module's `state_dict` has; {} where an OrderedDict has none, and None where it is no OrderedDict."""
+    versions = getattr(saved, "_metadata", {} if isinstance(saved, OrderedDict) else None)
+    plain = (str, bool, int, type(None))
+    for module, own in versions.items() if isinstance(versions, dict) else [("", versions)] if versions is not None else []:
+        if not isinstance(module, str) or not isinstance(own, dict) or not all(isinstance(x, plain) for pair in own.items() for x in pair):
+            raise ValueError("the model's _metadata is damaged: it holds the versions of its modules.")
+    return versions
+
+
+def _state_dict(checkpoint: Checkpoint) -> Any:
+    """The model's, as a module has it."""
+    tensors, extras = checkpoint.model or {}, checkpoint.extras
+    model: Any = {name: extras[name] if name in extras else to_torch(tensors[name]) for name in checkpoint.order or tensors}
+    if checkpoint.versions is not None:
         model = OrderedDict(model)
+    if checkpoint.versions:
         model._metadata = OrderedDict(checkpoint.versions)
-    torch.save({"model": model, "optimizer": state_dict}, path)
-
-
-def _state_dicts(path: Path) -> tuple[Any, Any]:
-    """The optimizer's `state_dict`, and the model's or None."""
-    saved = _load(path)
-    if isinstance(saved, Mapping) and "param_groups" in saved:
-        return saved, None
-    if not isinstance(saved, Mapping) or set(saved) != {"model", "optimizer"}:
-        keys = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
-        raise ValueError(f'a dict of "model" and "optimizer" is needed, or the state_dict of an optimizer; got {keys[:200] or "nothing"}.')
-    if not isinstance(saved["model"], Mapping):
-        raise ValueError(f'"model" is a state_dict; got {type(saved["model"]).__name__}.')
-    for name, value in saved["model"].items():
-        if not is_tensor(value):
-            raise ValueError(f'"model" has {name!r}, which is no tensor; got {type(value).__name__}.')
-    return saved["optimizer"], saved["model"]
-
-
-def _load(path: Path) -> Any:
-    """What is in the file, in its own memory where it can be; nothing in it is executed."""
-    import torch
-
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"PK"  # the format before torch 1.6 is another
-    except OSError as error:
-        raise ValueError(f"it cannot be read: {error.strerror}.") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other pickles than torch's, which are refused anyhow
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f" ({found[1]})" if found else ""
-        raise ValueError(f"it holds pickled code or objects{what}, or is damaged; nothing but tensors and plain data is read.") from None
-    except Exception as error:  # whatever else torch makes of a damaged file
-        raise ValueError(f"it is no torch checkpoint, or a damaged one: {type(error).__name__}: {str(error)[:200]}") from None
+    return model
 
 
 def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return to_numpy(value)
-    except (TypeError, RuntimeError) as error:
-        raise TypeError(f"{name} of the model: {error}.") from None
-
-
-def _names(groups: Sequence[Group], model: Mapping[str, np.ndarray] | None) -> tuple[list[tuple[str, ...]], bool]:
-    """The names of each group's parameters; and whether they are only their indices.
-
-    A model tells the names of one group that has as many parameters as the model has tensors; buffers, and several groups, have
-    another order than the model. Groups of several models may have a name twice, and then go by index.
-    """
-    if all("param_names" in group.options for group in groups):
-        names = [tuple(group.options["param_names"]) for group in groups]
-        if len({name for own in names for name in own}) == sum(map(len, names)):
-            return names, False
-        return [tuple(map(str, group.indices)) for group in groups], True
-    if model is not None and len(groups) == 1 and len(model) == len(groups[0].indices):
-        return [tuple(model)], False
-    if model is not None and len(model) < sum(len(group.indices) for group in groups):
-        raise ValueError(f"the model has {len(model)} tensors, the optimizer {sum(len(group.indices) for group in groups)} parameters.")
-    return [tuple(map(str, group.indices)) for group in groups], True
+    data.check_tensor(f"{name} of the model", value)
+    return to_numpy(value)

@@ -10,8 +10,14 @@ from ..checkpoints import convert as converting
 from ._console import console, need, progress, refusing, say, table
 from ._errors import BadInputError
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help="A torch checkpoint (.pt, .pth), a .safetensors file, or an Orbax folder.")]
-Target = Annotated[Path, typer.Argument(metavar="OUT", help="Likewise; a name without a suffix is an Orbax folder's.")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN",
+        help="A torch checkpoint (.pt, .pth, .ckpt, .bin, .tar), a .safetensors file, or a folder of Orbax or of Hugging Face's Trainer.",
+    ),
+]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help="A file likewise; a name without such a suffix is an Orbax folder's.")]
 Class = Annotated[str | None, typer.Option(metavar="CLASS", help="Adam, SGD, ...: needed where the file does not tell.")]
 Step = Annotated[int | None, typer.Option(min=0, help="Steps taken, where torch does not hold it: SGD, Momentum.")]
 Missing = Annotated[
@@ -20,6 +26,16 @@ Missing = Annotated[
 Like = Annotated[
     Path | None,
     typer.Option(metavar="FILE.pt", help="Whose groups to take, where IN has none: the same model and optimizer in torch."),
+]
+ModelKey = Annotated[str | None, typer.Option(metavar="PATH", help="Where the model is in a torch checkpoint that has several.")]
+OptimizerKey = Annotated[str | None, typer.Option(metavar="PATH", help="Where the optimizer is, likewise: optimizer_states.1.")]
+Names = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.json",
+        help="The names of the optimizer's parameters where IN does not tell: a list in its order, or a list of lists, one for each group. "
+        "'model' says that they are in the order of the model's state_dict.",
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
 
@@ -31,15 +47,20 @@ def convert(
     step: Step = None,
     missing: Missing = None,
     like: Like = None,
+    model_key: ModelKey = None,
+    optimizer_key: OptimizerKey = None,
+    names: Names = None,
     force: Force = False,
 ) -> None:
     """Convert a checkpoint between PyTorch, Orbax and safetensors.
 
-    It holds a model and its optimizer, or the optimizer alone. Every bit of it is carried, both ways.
+    It holds a model and its optimizer, or the optimizer alone. Every bit of it is carried, both ways, and what is beside them: an epoch, a
+    scaler. No moment is given a name that the file, the shapes or you do not tell.
     """
     with refusing(checkpoints.RefusedError):
         _examine(source, target, like, force)
-        checkpoint = converting.read(source, checkpoints.Given(optimizer, step, missing or (), like))
+        given = checkpoints.Given(optimizer, step, missing or (), like, model_key, optimizer_key, names)
+        checkpoint = converting.read(source, given)
         shown = table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
         for row in checkpoints.rows(checkpoint):
             shown.add_row(*row)
@@ -47,15 +68,16 @@ def convert(
         with progress() as bar:
             bar.add_task(f"writing {target}", total=None)
             converting.write(checkpoint, target, force=force)
-    for note in checkpoints.notes(checkpoint, to_torch=converting.form(target) == "torch"):
+    for note in checkpoints.notes(checkpoint, to_torch=converting.target_form(target) == "torch"):
         say(note)
     say(f"{checkpoint.size:,} bytes of tensors written to {target}")
 
 
 def _examine(source: Path, target: Path, like: Path | None, force: bool) -> None:
     """Refuse what needs no reading to be refused."""
-    forms = [converting.form(source), converting.form(target)]
-    need(*dict.fromkeys([*forms, "torch"] if like else forms), extras="cli,torch,convert")  # a format has its package's name
+    forms = [converting.form(source), converting.target_form(target)]
+    packages = [package for form in forms for package in converting.PACKAGES[form]]
+    need(*dict.fromkeys([*packages, "torch"] if like else packages), extras="cli,torch,convert")
     if target.exists() and not force:
         raise BadInputError(f"{target} is there already; --force replaces it.")
     if source.resolve().is_relative_to(target.resolve()):

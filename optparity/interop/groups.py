@@ -1,5 +1,6 @@
 """A torch optimizer's `state_dict` read as data, with everything in it accounted for, and written again."""
 
+import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -14,8 +15,9 @@ from .leaves import Leaves
 from .sources import Source
 
 MOST_STEPS = 2**31 - 1  # the counter in JAX is an int32
-COUNTERS = ("float16", "bfloat16", "float32", "float64", "int32", "int64")
-STEP_KINDS = ("int", "float", *COUNTERS, *(f"{dtype}[1]" for dtype in COUNTERS))
+STEP_NUMBERS = ("int", "float")
+STEP_DTYPES = ("int32", "int64", "float16", "bfloat16", "float32", "float64")
+STEP_KINDS = (None, *STEP_NUMBERS, *STEP_DTYPES, *(f"{dtype}[1]" for dtype in STEP_DTYPES))
 
 
 class Leaf(NamedTuple):
@@ -41,8 +43,8 @@ class Group:
         optimizer: the name of the class in torch.
         options: the group's dict without "params": hyper-parameters, and whatever else it holds.
         indices: "params", the parameters' keys in "state".
-        step_kind: how torch holds each step, one of `STEP_KINDS`: a dtype, "float32[1]" of shape (1,), "int" or "float" for a number of
-            Python; None where it holds none.
+        step_kind: how torch holds each step, one of `STEP_KINDS`: a dtype, with [1] for shape (1,), or "int" or "float" for a Python
+            number; None where it holds none.
         accumulator_dtype: "float32" where the state of halves is kept in it.
         leaves: the parameters in JAX, in torch's order.
         label: the group's label in `optax.partition`, where there are several.
@@ -189,8 +191,9 @@ def record(
     elif started and step == 0:
         raise ValueError(f"{group.optimizer}: step 0 was given, but {fields[0]} is there, so that a step was taken.")
     step = int(started) if step is None else step
-    if not 0 <= step <= MOST_STEPS:
-        raise ValueError(f"{group.optimizer}: 0 <= step <= {MOST_STEPS}; got {step}.")
+    least = step - max(group.behind, default=0)
+    if not 0 <= least <= step <= MOST_STEPS:
+        raise ValueError(f"{group.optimizer}: 0 <= step <= {MOST_STEPS}; got {step if step > MOST_STEPS else least}.")
     return Record(group, step, state)
 
 
@@ -238,7 +241,7 @@ def _steps(group: Group, given: Sequence[Any]) -> tuple[int, str, tuple[int, ...
     kinds: dict[str, int] = {}
     for position, value in enumerate(given):
         if value is not None:
-            steps[position], kind = _step_of(group, position, value)
+            steps[position], kind = _counted(group, position, value)
             kinds.setdefault(kind, position)
     if len(kinds) > 1:
         (a, first), (b, second), *_ = kinds.items()
@@ -248,15 +251,19 @@ def _steps(group: Group, given: Sequence[Any]) -> tuple[int, str, tuple[int, ...
     return most, next(iter(kinds), "float32"), behind if any(behind) else ()
 
 
-def _step_of(group: Group, position: int, value: Any) -> tuple[int, str]:
-    """A parameter's step, and how torch holds it: of shape (1,) where torch had it `capturable`, before 2.0."""
-    array = np.asarray(to_numpy(value) if is_tensor(value) else value)
+def _counted(group: Group, position: int, value: Any) -> tuple[int, str]:
+    """A parameter's step, and how torch holds it: torch before 2.1 had tensors of shape (1,) where it was fused or capturable."""
+    who = f"{group.optimizer}: {group.name(position)}"
+    try:
+        array = np.asarray(to_numpy(value) if is_tensor(value) else value)
+    except (TypeError, RuntimeError) as error:
+        raise TypeError(f"{who} has a step that is no number: {error}.") from None
     kind = array.dtype.name if is_tensor(value) else type(value).__name__
-    if array.shape == (1,):
-        array, kind = array[0], f"{kind}[1]"
-    if array.shape or kind not in STEP_KINDS or not np.isfinite(number := array.astype(np.float64)) or number != np.floor(number):
-        raise ValueError(f"{group.optimizer}: {group.name(position)} has step {value}; a whole number is needed.")
-    return int(number), kind
+    if kind not in (STEP_DTYPES if is_tensor(value) else STEP_NUMBERS):
+        raise ValueError(f"{who} has step {value} of dtype {kind}; a number is needed, or one of {', '.join(STEP_DTYPES)}.")
+    if array.shape not in ((), (1,)) or not math.isfinite(array.item()) or array.item() != math.floor(array.item()):
+        raise ValueError(f"{who} has step {value}; a whole number is needed.")
+    return int(array.item()), f"{kind}[1]" if array.shape else kind
 
 
 def _array(group: Group, position: int, field: str, value: Any) -> np.ndarray:
@@ -290,10 +297,10 @@ def write(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _step(group: Group, position: int, step: int) -> Any:
-    kind = group.step_kind or "float32"
-    if kind in ("int", "float"):
+    kind, _, alone = (group.step_kind or "float32").partition("[")
+    if kind in STEP_NUMBERS:
         return {"int": int, "float": float}[kind](step)
-    array = np.asarray(step, jnp.dtype(kind.removesuffix("[1]")))
-    if int(array) != step:
+    array = np.asarray([step] if alone else step, kind)
+    if int(array.item()) != step:
         raise ValueError(f"{group.optimizer}: step {step} of {group.name(position)} is not a {kind}, in which torch counts.")
-    return to_torch(array.reshape(1) if kind.endswith("[1]") else array)
+    return to_torch(array)

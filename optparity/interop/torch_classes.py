@@ -12,6 +12,24 @@ from ..registry import OPTIMIZERS, REQUIRED, TORCH_CLASSES, Optimizer
 # Keys that do not change what a step computes, or that a scheduler leaves in a group: they are kept as data.
 DATA = ("foreach", "fused", "capturable", "differentiable", "param_names", "name")
 DATA += ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")
+# Keys that change the step of a class which is not here, but whose state may look like that of one which is.
+ELSEWHERE = {
+    **dict.fromkeys(("lambd", "t0"), "torch.optim's ASGD"),
+    **dict.fromkeys(("beta2_decay", "d"), "torch.optim's Adafactor"),
+    **dict.fromkeys(("ns_coefficients", "ns_steps", "adjust_lr_fn"), "torch.optim's Muon"),
+    **dict.fromkeys(("etas", "step_sizes"), "torch.optim's Rprop"),
+    **dict.fromkeys(("max_iter", "history_size", "line_search_fn", "tolerance_grad", "tolerance_change"), "torch.optim's LBFGS"),
+    "rho": "torch.optim's Adadelta",
+    "momentum_decay": "torch.optim's NAdam",
+    "correct_bias": "transformers' AdamW",
+    "bias_correction": "apex's and DeepSpeed's Adam",
+    "caution": "timm's optimizers",
+    **dict.fromkeys(("trust_coeff", "trust_coefficient", "trust_clip", "always_adapt"), "LARS and LAMB"),
+    **dict.fromkeys(("max_grad_norm", "grad_averaging"), "LAMB"),
+    **dict.fromkeys(("delta", "wd_ratio"), "AdamP and SGDP"),
+    **dict.fromkeys(("rectify", "weight_decouple", "fixed_decay", "degenerated_to_sgd"), "AdaBelief and RAdam"),
+    **dict.fromkeys(("final_lr", "gamma"), "AdaBound"),
+}
 
 
 def known(torch_class: str) -> Optimizer:
@@ -27,13 +45,11 @@ def known(torch_class: str) -> Optimizer:
 def in_jax(torch_class: str, options: Mapping[str, Any], where: str) -> tuple[Optimizer, dict[str, Any]]:
     """The optimizer that a group means, and the arguments in JAX that mean the same.
 
-    Raises: ValueError, naming the key, where one is missing or unknown, or contradicts the class.
+    Raises: ValueError, naming the key, where one is missing, or contradicts the class: one of another class, by which a step would differ.
     """
     entry = known(torch_class)
     keys = entry.group_keys
-    for key in options:
-        if key not in keys and key not in DATA:
-            raise ValueError(f"{torch_class}: {where} has the unknown key {key!r}; {', '.join(keys)} are known, and {', '.join(DATA)}.")
+    _check_keys(torch_class, entry, options, where)
     values = {key: number(options.get(key, absent)) for key, absent in keys.items()}
     for key, value in values.items():
         if value is REQUIRED:
@@ -41,6 +57,25 @@ def in_jax(torch_class: str, options: Mapping[str, Any], where: str) -> tuple[Op
     if "betas" in values:
         values["betas"] = _pair(torch_class, values["betas"], where)
     return _variant(torch_class, entry, values, where), entry.in_jax(values)
+
+
+def unknown(torch_class: str, options: Mapping[str, Any]) -> list[str]:
+    """The keys of a group that no optimizer knows, as `lr_scale`: torch's classes leave them alone, and so they are kept as data."""
+    return [key for key in options if key not in known(torch_class).group_keys and key not in DATA]
+
+
+def _check_keys(torch_class: str, entry: Optimizer, options: Mapping[str, Any], where: str) -> None:
+    """Raise for a key by which another class compute their step."""
+    for key in unknown(torch_class, options):
+        if not isinstance(key, str):
+            raise ValueError(f"{torch_class}: {where} has the key {key!r}; keys are strings.")
+        others = [name for name, other in TORCH_CLASSES.items() if key in other.group_keys]
+        if others or key in ELSEWHERE:
+            whose = ", ".join(others) or ELSEWHERE[key]
+            raise ValueError(
+                f"{torch_class}: {where} has the key {key!r}, which is of the rule of {whose}; {torch_class} has "
+                f"{', '.join(entry.group_keys)}."
+            )
 
 
 def _pair(torch_class: str, betas: Any, where: str) -> list:

@@ -11,7 +11,7 @@ import torch_ref
 from optparity.registry import OPTIMIZERS
 
 from ..cli.running import optparity, subprocess_optparity
-from ..interop.states import state_dicts_same
+from ..interop.states import altered, state_dicts_same
 from .examples import ADAM, OUTPUTS, STATE, arrays_and_facts, changed, trained
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -37,6 +37,7 @@ CHECKPOINTS = {
     "SGD, momentum": lambda: trained(lambda p: torch.optim.SGD(p, momentum=0.9)),
     "Momentum": lambda: trained(torch_ref.Momentum),
     "Adam, not begun": lambda: trained(torch.optim.Adam, steps=0),
+    "Adam, unequal steps": lambda: altered(trained(torch.optim.Adam), {"optimizer__state__1__step": torch.tensor(1.0)}),
     "Adam, alone": lambda: trained(torch.optim.Adam)["optimizer"],
 }
 
@@ -81,7 +82,7 @@ def test_names_are_the_models_or_the_groups_or_indices(monkeypatch, capsys, tmp_
         (trained(torch.optim.Adam), "2", True),  # the model has buffers
         (trained(torch.optim.Adam, groups=lambda model: model.named_parameters()), "norm.weight", False),
         ({"model": linear.state_dict(), "optimizer": torch_ref.AdaGrad(linear.parameters()).state_dict()}, "weight", False),
-        ({"model": linear.state_dict(), "optimizer": apart.state_dict()}, "0", True),  # in another order than the model
+        ({"model": linear.state_dict(), "optimizer": apart.state_dict()}, "weight", False),  # by its shape, in another order than the model
     ]:
         torch.save(saved, tmp_path / "a.pt")
         kind = "AdaGrad" if "weight" in saved["model"] else "Adam"
@@ -103,10 +104,10 @@ def test_what_optparity_train_writes_is_read_and_read_again_by_it(monkeypatch, c
         pass
     (folder,) = (tmp_path / "run" / "checkpoints").iterdir()
     new_jax, new_torch = tmp_path / "new" / "jax", tmp_path / "new" / "torch.pt"
-    name = type(training.trainers[0].optimizer).__name__
-    status, _, err = optparity(monkeypatch, capsys, "convert", folder / "torch.pt", new_jax, "--optimizer", name, "--step", 3)
+    name, in_order = type(training.trainers[0].optimizer).__name__, ("--names", "model", "--step", 3)
+    status, _, err = optparity(monkeypatch, capsys, "convert", folder / "torch.pt", new_jax, "--optimizer", name, *in_order)
     assert (status, err) == (0, "")
-    given = ("--like", folder / "torch.pt", "--optimizer", optimizer)
+    given = ("--like", folder / "torch.pt", "--optimizer", optimizer, "--names", "model")
     status, _, err = optparity(monkeypatch, capsys, "convert", folder / "jax", new_torch, *given)
     assert (status, err) == (0, "")
     state_dicts_same(*(torch.load(path, weights_only=True) for path in (new_torch, folder / "torch.pt")))
@@ -194,7 +195,7 @@ def test_orbax_folders_of_other_programs_are_read(monkeypatch, capsys, tmp_path,
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "in", tree)
         checkpointer.save(tmp_path / "noted", {**tree, "note": "mine"})
-    like = (*ADAM, "--like", "new.pt")
+    like = (*ADAM, "--like", "new.pt", "--names", "model")
     assert optparity(monkeypatch, capsys, "convert", "in", "out.pt", *like)[0] == 0
     back = torch.load("out.pt", weights_only=True)["optimizer"]["state"]
     assert torch.equal(back[0]["exp_avg"], torch.arange(6.0).reshape(2, 3))

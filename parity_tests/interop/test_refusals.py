@@ -17,7 +17,11 @@ from .states import PARAMS, adam_state_dict
     [
         ({}, {"optimizer": None}, r"from_torch: a state_dict does not tell its class; optimizer is one of SGD, Momentum, Adagrad"),
         ({}, {"optimizer": "LBFGS"}, r"unknown optimizer class 'LBFGS'; one of SGD, "),
-        ({}, {"optimizer": "SGD"}, r"SGD: group 0 has the unknown key 'betas'; lr, momentum, dampening"),
+        (
+            {},
+            {"optimizer": "SGD"},
+            r"SGD: group 0 has the key 'betas', which is of the rule of Adam, AdamW, Lion; SGD has lr, momentum",
+        ),
         ({"state": None}, {}, r"Adam: a state_dict has the keys state and param_groups; got no state\."),
         ({"epoch": 3}, {}, r"Adam: a state_dict has the keys state and param_groups; got 'epoch' as well\."),
         ({"param_groups__0__params": [0, 0]}, {}, r"Adam: each parameter is in one group, once; got params \[0, 0\]\."),
@@ -25,7 +29,7 @@ from .states import PARAMS, adam_state_dict
         ({"param_groups__0__eps": None}, {}, r"Adam: group 0 has no 'eps'; each of lr, betas"),
         ({"param_groups__0__betas": 0.9}, {}, r"Adam: group 0 has betas 0\.9; two numbers are needed\."),
         ({"param_groups__0__lr": -1.0}, {}, r"Invalid learning rate: -1\.0 \(adam: lr >= 0\)"),
-        ({"param_groups__0__trust": 1.0}, {}, r"Adam: group 0 has the unknown key 'trust'"),
+        ({"param_groups__0__trust_coeff": 1.0}, {}, r"Adam: group 0 has the key 'trust_coeff', which is of the rule of LARS and LAMB"),
         ({"param_groups__0__name": print}, {}, r"Adam: group 0 has 'name': a number, a string or a tensor is needed"),
         ({"param_groups__0__param_names": ["x"]}, {}, r"Adam: group 0 has 2 params but 1 param_names\."),
         ({"param_groups__0__decoupled_weight_decay": False}, {"optimizer": "AdamW"}, r"AdamW: group 0 has decoupled_weight_decay=False"),

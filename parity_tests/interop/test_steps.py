@@ -6,9 +6,10 @@ import torch
 
 import torch_ref
 from optparity import interop
-from optparity.registry import OPTIMIZERS
+from optparity.parity.subnormals import torch_flushing_like_jax
+from optparity.registry import OPTIMIZERS, ROWS
 
-from .states import sgd_state_dict, state_dicts_same
+from .states import JaxRun, same_leaves, sgd_state_dict, state_dicts_same
 
 
 def test_the_step_of_sgd():
@@ -51,6 +52,62 @@ def test_missing_state_starts_as_new_only_where_it_is_named():
                 interop.from_torch(optimizer, params, missing=["b"])
         else:
             assert not interop.from_torch(optimizer, params, missing=["b"]).state.momentum_buffer["b"].any()
+
+
+def unequal(make, **arguments):
+    """Three parameters that have taken 3, 5 and 3 steps, in one group and one of their own; and the leaves."""
+    weights = {name: torch.nn.Parameter(torch.arange(1.0, 4.0) * i) for i, name in enumerate("abcd", 1)}
+    first = [(name, weights[name]) for name in "abc"]
+    optimizer = make([{"params": first}, {"params": [("d", weights["d"])], "lr": 0.5}], lr=0.1, **arguments)
+    for t in range(5):
+        for name, weight in weights.items():
+            weight.grad = torch.tensor([0.1, -0.2, 0.3]) * (t + 1) if name in "bd" or t < 3 else None
+        optimizer.step()
+    return optimizer, weights
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "parts"),
+    [
+        (torch_ref.Adam, {}, 3),
+        (torch_ref.AdamW, {"amsgrad": True}, 3),
+        (torch_ref.RMSprop, {"momentum": 0.9}, 2),
+        (torch_ref.AdaGrad, {}, 2),
+        (torch_ref.AdaGrad, {"lr_decay": 0.1}, 3),
+    ],
+)
+def test_parameters_at_different_steps_go_on_each_at_its_own(make, arguments, parts):
+    """A part of the partition for each step where the rule uses it. Then the same bits as torch_ref's, and there and back is equal."""
+    optimizer, weights = unequal(make, **arguments)
+    run = lambda: {name: weight.detach().numpy().copy() for name, weight in weights.items()}  # noqa: E731
+    imported = interop.from_torch(optimizer, run())
+    assert len(imported.groups) == parts
+    state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), optimizer.state_dict())
+    rates = [
+        group["lr"] for group in interop.to_torch_state_dict(imported.state, imported.groups, learning_rate=[0.2, None])["param_groups"]
+    ]
+    assert rates == [0.2, 0.5]
+    carried = JaxRun(imported.tx, run(), imported.state)
+    with torch_flushing_like_jax():
+        for t in range(4):
+            gradients = {name: np.array([0.3, -0.1, 0.2], np.float32) * np.float32(t + i) for i, name in enumerate(weights)}
+            for name, weight in weights.items():
+                weight.grad = torch.from_numpy(gradients[name])
+            optimizer.step()
+            carried.step(gradients)
+            same_leaves(carried.params, run().values())
+    state_dicts_same(interop.to_torch_state_dict(carried.state, imported.groups), optimizer.state_dict())
+
+
+def test_whether_a_rule_uses_the_step_is_as_the_registry_says():
+    """What a row prepares at step 1 and at step 1,000 differs exactly where it does."""
+    for row in ROWS:
+        (group,) = interop.describe(np.ones(2, np.float32), (row.optimizer, row.arguments))
+        if not row.entry.has_step:
+            continue
+        state, p = row.tx.init(np.ones(2, np.float32)), np.ones(2, np.float32)
+        at = [row.tx.update(p, state._replace(step=np.int32(step)), p)[0] for step in (1, 1000)]
+        assert group.uses_step == bool((np.asarray(at[0]) != np.asarray(at[1])).any()), str(row)
 
 
 def test_a_run_that_has_not_begun():

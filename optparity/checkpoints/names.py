@@ -1,0 +1,265 @@
+"""The names of an optimizer's parameters, in files whose groups may have none: told by the file, proved by shapes, or given.
+
+A model's `state_dict` has buffers too, names that are sorted where it came from safetensors, and parameters that were never trained. So its
+order proves nothing. A parameter is a tensor of the model if that is the only one of the shape of its moments, and no other parameter
+has this shape.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._arrays import is_tensor
+from ..interop.groups import Group
+
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # what DDP, compile and FSDP put into names
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of torch's own modules
+IN_ORDER = Path("model")  # --names model
+SHOWN = 5
+
+Shape = tuple[int, ...] | None
+
+
+class Names(NamedTuple):
+    """What was found.
+
+    Attributes:
+        of: of each group's parameters.
+        by_index: whether they are only the indices in torch.
+        notes: what somebody should know of them.
+    """
+
+    of: list[tuple[str, ...]]
+    by_index: bool
+    notes: tuple[str, ...] = ()
+
+
+class Tensors:
+    """The tensors of a model that an optimizer may train.
+
+    Attributes:
+        shapes: of each of floating point, by name; those that share their memory under the first of their names.
+        tied: the other names -> the first.
+    """
+
+    def __init__(self, model: Mapping[str, np.ndarray]):
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.tied: dict[str, str] = {}
+        first: dict[tuple, str] = {}
+        for name, array in model.items():
+            if not jnp.issubdtype(array.dtype, jnp.floating):
+                continue
+            place = (array.ctypes.data, array.shape, array.strides, array.dtype.name) if array.size else (name,)
+            if place in first:
+                self.tied[name] = first[place]
+            else:
+                first[place] = name
+                self.shapes[name] = array.shape
+
+    def notes(self) -> tuple[str, ...]:
+        tied = [f"{name} is {first}" for name, first in self.tied.items()]
+        return (f"Tied tensors of the model have their moments under the first name: {', '.join(tied[:SHOWN])}.",) if tied else ()
+
+
+def named(
+    groups: Sequence[Group], state: Mapping[Any, Any], model: Mapping[str, np.ndarray] | None, given: Path | None, *, ordered: bool = True
+) -> Names:
+    """The names of the parameters of an optimizer.
+
+    Args:
+        groups, state: the optimizer's.
+        model: the model's tensors, where they are there.
+        given: what `--names` says.
+        ordered: whether the model's `state_dict` is in the order of its modules.
+
+    Raises: ValueError where the given names are not those of these parameters.
+    """
+    indices = [index for group in groups for index in group.indices]
+    told = _told(groups)
+    if given is not None:
+        if told is not None:
+            raise ValueError("--names: the file tells the names of the optimizer's parameters itself.")
+        return _given(groups, state, model, given, ordered)
+    if told is not None:
+        return _of_the_model(groups, told, model)
+    if model is not None and len(model) < len(indices):
+        raise ValueError(f"the model has {len(model)} tensors, the optimizer {len(indices)} parameters.")
+    proved = None if model is None else _proved([_shape(state.get(index)) for index in indices], Tensors(model))
+    return proved_or_indices(groups, proved, model)
+
+
+def proved_or_indices(groups: Sequence[Group], proved: list[str] | None, model: Mapping[str, np.ndarray] | None) -> Names:
+    """The names that shapes have proved, or else the indices."""
+    if proved is None:
+        return Names([tuple(map(str, group.indices)) for group in groups], True)
+    return Names(_split(groups, proved), False, Tensors(model or {}).notes())
+
+
+def _told(groups: Sequence[Group]) -> list[str] | None:
+    """The names that the file has: `param_names`, or names in the place of indices. Of several models they may be there twice."""
+    names: list[Any] = []
+    for group in groups:
+        names += group.options.get("param_names") or (group.indices if all(isinstance(i, str) for i in group.indices) else [None])
+    for name in names:
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"param_names are strings; got {name!r}.")
+    return names if None not in names and len(set(names)) == len(names) else None
+
+
+def _of_the_model(groups: Sequence[Group], told: list[str], model: Mapping[str, np.ndarray] | None) -> Names:
+    """The told names as the model spells them; as they are where it has not all of them."""
+    found = None if model is None else spelled_as(told, list(model))
+    if found is not None:
+        return Names(_split(groups, found), False)
+    absent = [] if model is None else [name for name in told if name not in model]
+    note = f"The model has no tensor for {len(absent)} parameters of the optimizer: {', '.join(absent[:SHOWN])}."
+    return Names(_split(groups, told), False, (note,) if absent else ())
+
+
+def spelled_as(names: Sequence[str], others: Sequence[str]) -> list[str] | None:
+    """Each name as it is among others: the same, or without what wrappers put into it, or after a prefix that all have. None if not all."""
+    translations: list[Callable[[str], str | None]] = [dict(zip(others, others, strict=True)).get, _unwrapped(others)]
+    translations += [_prefixed(prefix) for prefix in _prefixes(names[:1], others)]
+    translations += [_stripped(prefix) for prefix in _prefixes(others, names[:1])]
+    for translate in translations:
+        found = [translate(name) for name in names]
+        known = [name for name in found if name in set(others)]
+        if len(known) == len(names) == len(set(known)):
+            return known
+    return None
+
+
+def _unwrapped(others: Sequence[str]) -> Callable[[str], str | None]:
+    def bare(name: str) -> str:
+        return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+    count = Counter(map(bare, others))
+    spelled = {bare(name): name for name in others if count[bare(name)] == 1}
+    return lambda name: spelled.get(bare(name))
+
+
+def _prefixes(short: Sequence[str], long: Sequence[str]) -> list[str]:
+    """What stands before the short names in the long ones."""
+    return list(dict.fromkeys(name[: -len(end)] for end in short for name in long if name.endswith(f".{end}")))
+
+
+def _prefixed(prefix: str) -> Callable[[str], str]:
+    return lambda name: prefix + name
+
+
+def _stripped(prefix: str) -> Callable[[str], str | None]:
+    return lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None
+
+
+def _shape(state: Any) -> Shape:
+    """That of a parameter's moments, where it has some, and all have one."""
+    fields = state.items() if isinstance(state, Mapping) else ()
+    shapes = {tuple(value.shape) for field, value in fields if field != "step" and is_tensor(value)}
+    return shapes.pop() if len(shapes) == 1 else None
+
+
+def _proved(shapes: Sequence[Shape], tensors: Tensors) -> list[str] | None:
+    """The name of each parameter, where shapes prove those of all."""
+    by_shape: dict[Shape, list[str]] = {}
+    for name, shape in tensors.shapes.items():
+        by_shape.setdefault(shape, []).append(name)
+    found = [by_shape.get(shape, []) if shape is not None and shapes.count(shape) == 1 else [] for shape in set(shapes)]
+    if len(found) < len(shapes) or any(len(names) != 1 for names in found):
+        return None
+    return [by_shape[shape][0] for shape in shapes]
+
+
+def _split(groups: Sequence[Group], names: Iterable[str]) -> list[tuple[str, ...]]:
+    rest = iter(names)
+    return [tuple(next(rest) for _ in group.indices) for group in groups]
+
+
+def _given(groups: Sequence[Group], state: Mapping[Any, Any], model: Mapping[str, np.ndarray] | None, given: Path, ordered: bool) -> Names:
+    shapes = [_shape(state.get(index)) for group in groups for index in group.indices]
+    if given != IN_ORDER:
+        names, tensors = _listed(groups, given), Tensors(model or {})
+        if model is not None:
+            found = spelled_as(names, list(model))
+            absent = [name for name in names if name not in model]
+            if found is None:
+                raise ValueError(f"--names {given}: the model has no tensor {absent[0]!r}.")
+            names = [tensors.tied.get(name, name) for name in found]
+        for name, shape in zip(names, shapes, strict=True):
+            if shape is not None and model is not None and model[name].shape != shape:
+                raise ValueError(f"--names {given}: {name} has shape {model[name].shape}, but its moments have {shape}.")
+        return Names(_split(groups, names), False, tensors.notes())
+    if model is None:
+        raise ValueError("--names model: the file holds no model; --names FILE.json is needed.")
+    tensors = Tensors(model)
+    if not ordered or _sorted_as_text(list(model)):
+        raise ValueError(
+            "--names model: the names in it are sorted, so that the order of its modules is lost; --names FILE.json is needed."
+        )
+    return Names(_split(groups, _in_order(shapes, tensors)), False, tensors.notes())
+
+
+def _listed(groups: Sequence[Group], path: Path) -> list[str]:
+    """The names in a file: a list in the order of the optimizer's parameters, or a list of lists, one for each group."""
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"--names {path}: it cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--names {path}: it is no JSON: {error}.") from None
+    sizes = [len(group.indices) for group in groups]
+    names = document if isinstance(document, list) else []
+    if names and all(isinstance(own, list) for own in names):
+        if [len(own) for own in names] != sizes:
+            raise ValueError(f"--names {path}: the groups have {sizes} parameters; got lists of {[len(own) for own in names]}.")
+        names = [name for own in names for name in own]
+    if not all(isinstance(name, str) and name for name in names) or len(names) != sum(sizes):
+        raise ValueError(f"--names {path}: a list of {sum(sizes)} names is needed, or a list of such lists, one for each group.")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"--names {path}: {name!r} is there {count} times; each parameter has a name of its own.")
+    return names
+
+
+def _sorted_as_text(names: list[str]) -> bool:
+    """Whether 10 comes before 2, as it does not in a model of modules."""
+    natural = sorted(names, key=lambda name: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split(".")])
+    return names == sorted(names) and names != natural
+
+
+def _in_order(shapes: Sequence[Shape], tensors: Tensors) -> list[str]:
+    """The tensors of the model that are the parameters, if they are in its order: buffers are what is left over.
+
+    Raises: ValueError where none or more than one choice of tensors has the shapes.
+    """
+    names = [name for name in tensors.shapes if name.rpartition(".")[2] not in BUFFERS]
+    sizes = [tensors.shapes[name] for name in names]
+    first, last = _leftmost(shapes, sizes), _leftmost(shapes[::-1], sizes[::-1])
+    if first is None or last is None:
+        raise ValueError(
+            f"--names model: its {len(names)} tensors have not in their order the shapes of the optimizer's {len(shapes)} parameters; "
+            "--names FILE.json is needed."
+        )
+    for i, j in zip(first, [len(names) - 1 - j for j in last[::-1]], strict=True):
+        if i != j:
+            raise ValueError(
+                f"--names model: the shapes do not tell whether {names[i]} or {names[j]} is a buffer; --names FILE.json is needed."
+            )
+    return [names[i] for i in first]
+
+
+def _leftmost(shapes: Sequence[Shape], sizes: Sequence[tuple[int, ...]]) -> list[int] | None:
+    """The first places of the shapes in the sizes, in their order; a shape that is not known is any."""
+    found, place = [], 0
+    for shape in shapes:
+        while place < len(sizes) and shape is not None and sizes[place] != shape:
+            place += 1
+        if place == len(sizes):
+            return None
+        found.append(place)
+        place += 1
+    return found
