@@ -80,7 +80,7 @@ class _Shell:
             checks.floating(self.name, path, dtype)
             checks.eps_survives(self.name, path, nx.state_dtype(dtype, self.accumulator), getattr(self.hyper, "eps", None))
         trees = {
-            field: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value, dtype=self.state_dtype(leaf)), params)
+            field: jax.tree.map(lambda leaf, value=value: _filled(leaf, value, self.state_dtype(leaf)), params)
             for field, value in self.kept.items()
         }
         return self.state(trees, step=counter(params))
@@ -158,6 +158,12 @@ class _Shell:
 def _array(leaf):
     """A leaf with the dtype that this process has for it, x64 or not: NumPy's float64 and Python's floats too."""
     return jnp.asarray(leaf, jnp.result_type(leaf))
+
+
+def _filled(leaf, value, dtype: np.dtype) -> jax.Array:
+    """An array shaped as a leaf, every number of it `value`, which is rounded once."""
+    number = nx.static_value(value)
+    return jnp.full_like(leaf, value if number is None else nx.rounded_to(number, dtype.name), dtype=dtype)
 
 
 def _column(name, updates, tree, what, dtype_of):

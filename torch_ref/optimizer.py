@@ -130,9 +130,10 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     def _make_state(self, p: Tensor, initial_values: dict[str, float]) -> None:
         if self.has_step:
             self.state[p]["step"] = torch.zeros((), dtype=_step_dtype())
-        dtype = getattr(torch, self._state_dtype(p))
+        dtype = self._state_dtype(p)
         for field, value in initial_values.items():
-            self.state[p][field] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
+            value = nx.rounded_to(nx.static_value(value), dtype)
+            self.state[p][field] = torch.full_like(p, value, dtype=getattr(torch, dtype), memory_format=torch.preserve_format)
 
     def _kept(self, path: str, p: Tensor, g: Tensor, group: dict) -> dict[str, Tensor]:
         """The fields of a parameter's state that this group keeps; raises where one is missing or does not fit."""
