@@ -49,13 +49,13 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay and not h.decoupled_weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     m = h.b1 * s.exp_avg + (1 - h.b1) * g
     v = h.b2 * s.exp_avg_sq + (1 - h.b2) * (g * g)
     v_max = nx.maximum(s.max_exp_avg_sq, v) if h.amsgrad else None
     q = h.step_size * m / (nx.sqrt(v_max if h.amsgrad else v) / h.bc2_sqrt + h.eps)
     if h.weight_decay and h.decoupled_weight_decay:
-        q = q + h.decay * p
+        q = nx.unless_zero(h.weight_decay, q + h.decay * p, q)
     return -q, State(m, v, v_max)
 
 

@@ -34,7 +34,7 @@ def step(g, p, s, h):
         g = -g
     d = nx.sign(h.b1 * s.exp_avg + (1 - h.b1) * g)
     if h.weight_decay:
-        d = d + h.weight_decay * p
+        d = nx.unless_zero(h.weight_decay, d + h.weight_decay * p, d)
     m = h.b2 * s.exp_avg + (1 - h.b2) * g
     return -h.lr * d, State(m)
 

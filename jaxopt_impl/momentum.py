@@ -31,7 +31,7 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     v = h.momentum * s.momentum_buffer - h.lr * g
     return v, State(v)
 

@@ -234,6 +234,13 @@ class Scalar:
         found = (operand.arrays() if isinstance(operand, Scalar) else [operand] for operand in self.operands)
         return [x for x in itertools.chain(*found) if isinstance(x, jax.Array)]
 
+    def is_zero(self) -> jax.Array:
+        """Whether a hyper-parameter, as it was given, is 0 of either sign: by its bits, since XLA may flush a subnormal, which is none."""
+        (given,) = self.operands
+        if isinstance(given, jax.Array) and jnp.issubdtype(given.dtype, jnp.floating):
+            return lax.bitcast_convert_type(given, f"uint{8 * given.dtype.itemsize}") << 1 == 0
+        return jnp.asarray(given == 0)
+
     def of_arguments(self, index: Iterator[int]) -> Scalar:
         """The same of arrays that are not there yet: a program that is compiled later must not hold those of this trace."""
         arguments = (
@@ -348,6 +355,22 @@ def _select(condition, a, b):
     if isinstance(a, binary64.Binary64):
         return binary64.Binary64(lax.select(condition, jnp.asarray(a.bits), jnp.asarray(b.bits)))
     return Rounded(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
+
+
+def unless_zero(number: Number, a: Rounded, b: Rounded) -> Rounded:
+    """a; but b where a hyper-parameter is 0, so that one that only the run will tell switches a term off as a Python 0 does.
+
+    To compute with it would be no substitute: 0 times infinity is NaN, and the sum with a zero loses the sign of another.
+    """
+    return type(a)(_unless(number.is_zero(), a.x, b.x), a.fuses | b.fuses, a.dtype) if isinstance(number, Scalar) else a
+
+
+@jax.custom_jvp
+def _unless(zero, a, b):
+    return lax.select(zero, b, a)
+
+
+_unless.defjvp(lambda primals, tangents: (_unless(*primals), tangents[1]))  # a's at 0 too: of the formula, by the hyper-parameter as well
 
 
 def maximum(a: Rounded, b: Rounded) -> Rounded:

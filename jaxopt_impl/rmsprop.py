@@ -37,7 +37,7 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     v = h.alpha * s.square_avg + (1 - h.alpha) * (g * g)
     variance, a = v, None
     if h.centered:
@@ -47,7 +47,8 @@ def step(g, p, s, h):
     if not h.momentum:
         return -(h.lr * g / avg), State(v, None, a)
     b = h.momentum * s.momentum_buffer + g / avg
-    return -h.lr * b, State(v, b, a)
+    u = nx.unless_zero(h.momentum, -h.lr * b, -(h.lr * g / avg))
+    return u, State(v, nx.unless_zero(h.momentum, b, s.momentum_buffer), a)
 
 
 def rmsprop(

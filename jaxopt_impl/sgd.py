@@ -39,12 +39,12 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     if not h.momentum:
         return -h.lr * g, s
     b = h.momentum * s.momentum_buffer + h.gradient_scale * g
     d = g + h.momentum * b if h.nesterov else b
-    return -h.lr * d, State(b)
+    return -h.lr * nx.unless_zero(h.momentum, d, g), State(nx.unless_zero(h.momentum, b, s.momentum_buffer))
 
 
 def sgd(

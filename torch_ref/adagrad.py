@@ -36,7 +36,7 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     sum = s.sum + g * g
     root = nx.sqrt(sum + h.eps) if h.eps_in_sqrt else nx.sqrt(sum) + h.eps
     u = -(h.lr_t * g / root)

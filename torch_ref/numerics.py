@@ -80,6 +80,11 @@ def where(condition: bool, a: Number, b: Number) -> Number:
     return a if condition else b
 
 
+def unless_zero(number: Number, a: Rounded, b: Rounded) -> Rounded:
+    """a; but b where a hyper-parameter is 0. (Kernels test it before, so here it is a.)"""
+    return a if number else b
+
+
 def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
     return Rounded(torch.maximum(a.x, b.x), a.dtype)
