@@ -235,10 +235,11 @@ class Scalar:
         return [x for x in itertools.chain(*found) if isinstance(x, jax.Array)]
 
     def is_zero(self) -> jax.Array:
-        """Whether a hyper-parameter, as it was given, is 0 of either sign: by its bits, since XLA may flush a subnormal, which is none."""
+        """Whether a hyper-parameter, as it was given, is 0 of either sign, or a subnormal that is flushed where this is computed.
+
+        (Its bits would be no help: LLVM makes the comparison of floats of theirs.)
+        """
         (given,) = self.operands
-        if isinstance(given, jax.Array) and jnp.issubdtype(given.dtype, jnp.floating):
-            return lax.bitcast_convert_type(given, f"uint{8 * given.dtype.itemsize}") << 1 == 0
         return jnp.asarray(given == 0)
 
     def of_arguments(self, index: Iterator[int]) -> Scalar:
