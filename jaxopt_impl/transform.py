@@ -78,7 +78,8 @@ class _Shell:
         for path, leaf in tree_flatten_with_path(params)[0]:
             path, dtype = f"params{keystr(path)}", jnp.result_type(leaf).name
             checks.floating(self.name, path, dtype)
-            checks.eps_survives(self.name, path, nx.state_dtype(dtype, self.accumulator), getattr(self.hyper, "eps", None))
+            eps, in_sqrt = (getattr(self.hyper, field, None) for field in ("eps", "eps_in_sqrt"))
+            checks.eps_survives(self.name, path, nx.state_dtype(dtype, self.accumulator), eps, in_sqrt)
         trees = {
             field: jax.tree.map(lambda leaf, value=value: _filled(leaf, value, self.state_dtype(leaf)), params)
             for field, value in self.kept.items()

@@ -62,7 +62,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             self._check(group)
             for path, p in self._named(group):
                 checks.floating(self.name, path, nx.dtype_name(p.dtype))
-                checks.eps_survives(self.name, path, self._state_dtype(p), group.get("eps"))
+                checks.eps_survives(self.name, path, self._state_dtype(p), group.get("eps"), group.get("eps_in_sqrt"))
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
