@@ -91,6 +91,12 @@ def floating(name, path, dtype):
         raise TypeError(f"{name}: leaf {path} has dtype {dtype}; a floating-point dtype ({', '.join(nx.DTYPES)}) is needed.")
 
 
+def gradient(name, path, dtype, leaf_dtype, accumulator):
+    if dtype not in (leaf_dtype, nx.state_dtype(leaf_dtype, accumulator)):
+        wide = ", or float32 with accumulator_dtype='float32'" if leaf_dtype in nx.HALVES else ""
+        raise TypeError(f"{name}: leaf {path} has dtype {leaf_dtype} but its gradient has {dtype}; {leaf_dtype} is needed{wide}.")
+
+
 def dense(name, path, kind):
     if kind != "strided":
         raise TypeError(f"{name}: the gradient of leaf {path} is {kind}; a dense gradient is needed.")

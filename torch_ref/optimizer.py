@@ -109,6 +109,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     def _step_parameter(self, path: str, p: Tensor, g: Tensor, group: dict) -> None:
         checks.dense(self.name, path, str(g.layout).removeprefix("torch."))
         checks.floating(self.name, path, nx.dtype_name(g.dtype))
+        checks.gradient(self.name, path, nx.dtype_name(g.dtype), nx.dtype_name(p.dtype), self.accumulator_dtype)
         first = self._start(p, group)
         kept, dtype = self._kept(path, p, g, group), self._state_dtype(p)
         h = self._prepared(p, group, first)

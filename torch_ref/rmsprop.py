@@ -56,7 +56,7 @@ class RMSprop(RoundedOnce):
     State: `step` [], `square_avg` [*p], and `momentum_buffer`, `grad_avg` [*p] where they are kept, in the parameter's dtype or the
         accumulator's.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.rmsprop` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.RMSprop, which contracts to FMAs and takes MKL's root; checkpoints are exchanged both ways.

@@ -51,7 +51,7 @@ class SGD(RoundedOnce):
     State: `momentum_buffer` [*p] in the parameter's dtype or the accumulator's, where momentum is not 0; absent or None means before the
         first step.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.sgd` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.SGD, which contracts to FMAs on AVX2; checkpoints are exchanged both ways.

@@ -20,7 +20,9 @@ class TorchSide:
 
     def step(self, gradients: Sequence[np.ndarray]) -> None:
         for p, g in zip(self._parameters, gradients, strict=True):
-            p.grad = to_torch(g, copy=True)  # the optimizer may write into it
+            gradient = to_torch(g, copy=True)  # the optimizer may write into it
+            p.grad, p.grad_dtype = None, gradient.dtype  # it may be float32 where the parameter is a half
+            p.grad = gradient
         self.optimizer.step()
 
     def params(self) -> list[np.ndarray]:
