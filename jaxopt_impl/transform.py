@@ -94,6 +94,8 @@ class _Shell:
         gradients = [self.no_float64_on_tpu(path, g) for path, g in _leaves(updates)]
         treedef = jax.tree.structure(updates, is_leaf=_is_none)
         inputs = self.inputs(updates, state, params)
+        if inputs and all(g is None for g in gradients):
+            return updates, state  # nobody steps, and PyTorch counts for each parameter
         values = self.values(state.step)
         t = optax.safe_increment(state.step)
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
