@@ -50,13 +50,13 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay and not h.decoupled_weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     m = h.b1 * s.exp_avg + (1 - h.b1) * g
     v = h.b2 * s.exp_avg_sq + (1 - h.b2) * (g * g)
     v_max = nx.maximum(s.max_exp_avg_sq, v) if h.amsgrad else None
     q = h.step_size * m / (nx.sqrt(v_max if h.amsgrad else v) / h.bc2_sqrt + h.eps)
     if h.weight_decay and h.decoupled_weight_decay:
-        q = q + h.decay * p
+        q = nx.unless_zero(h.weight_decay, q + h.decay * p, q)
     return -q, State(m, v, v_max)
 
 
@@ -86,7 +86,8 @@ def adam(
         amsgrad: divide by the root of the largest vₜ so far.
         maximize: ascend: the gradient is negated first.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
-            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+            rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
+            (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
@@ -132,7 +133,8 @@ def adamw(
             is a function: it would be called as a schedule.)
         maximize: ascend: the gradient is negated first.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
-            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+            rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
+            (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken, or the mask is another tree than the parameters; TypeError where a leaf is not

@@ -34,7 +34,7 @@ def step(g, p, s, h):
         g = -g
     d = nx.sign(h.b1 * s.exp_avg + (1 - h.b1) * g)
     if h.weight_decay:
-        d = d + h.weight_decay * p
+        d = nx.unless_zero(h.weight_decay, d + h.weight_decay * p, d)
     m = h.b2 * s.exp_avg + (1 - h.b2) * g
     return -h.lr * d, State(m)
 
@@ -61,7 +61,8 @@ def lion(
         weight_decay: λ >= 0; λθ is added to the sign, before η. The paper takes three to ten times AdamW's.
         maximize: ascend: the gradient is negated first.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
-            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+            rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
+            (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `exp_avg` follow each leaf; `step` is [].  Dtypes: float32, float64, bfloat16, float16; state in the leaf's
         dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.

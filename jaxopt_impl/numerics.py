@@ -44,6 +44,7 @@ from .platforms import instead
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 HALVES = ("bfloat16", "float16")
+_FORMATS = {"float32": (24, 128), "bfloat16": (8, 128), "float16": (11, 16)}  # bits of precision, exponent of the first number too large
 
 Count = jax.Array | None
 
@@ -233,6 +234,14 @@ class Scalar:
         found = (operand.arrays() if isinstance(operand, Scalar) else [operand] for operand in self.operands)
         return [x for x in itertools.chain(*found) if isinstance(x, jax.Array)]
 
+    def is_zero(self) -> jax.Array:
+        """Whether a hyper-parameter, as it was given, is 0 of either sign, or a subnormal that is flushed where this is computed.
+
+        (Its bits would be no help: LLVM makes the comparison of floats of theirs.)
+        """
+        (given,) = self.operands
+        return jnp.asarray(given == 0)
+
     def of_arguments(self, index: Iterator[int]) -> Scalar:
         """The same of arrays that are not there yet: a program that is compiled later must not hold those of this trace."""
         arguments = (
@@ -349,6 +358,22 @@ def _select(condition, a, b):
     return Rounded(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
 
 
+def unless_zero(number: Number, a: Rounded, b: Rounded) -> Rounded:
+    """a; but b where a hyper-parameter is 0, so that one that only the run will tell switches a term off as a Python 0 does.
+
+    To compute with it would be no substitute: 0 times infinity is NaN, and the sum with a zero loses the sign of another.
+    """
+    return type(a)(_unless(number.is_zero(), a.x, b.x), a.fuses | b.fuses, a.dtype) if isinstance(number, Scalar) else a
+
+
+@jax.custom_jvp
+def _unless(zero, a, b):
+    return lax.select(zero, b, a)
+
+
+_unless.defjvp(lambda primals, tangents: (_unless(*primals), tangents[1]))  # a's at 0 too: of the formula, by the hyper-parameter as well
+
+
 def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
     return type(a)(jnp.maximum(a.x, b.x), a.fuses | b.fuses, a.dtype)
@@ -382,8 +407,13 @@ def dtype_name(dtype) -> str:
 
 
 def rounded_to(number: float, dtype: str) -> float:
-    """A Python number as a leaf's dtype has it."""
-    return float(np.asarray(number, jnp.dtype(dtype)))
+    """A Python number as a leaf's dtype has it, rounded once: NumPy and torch go through float32 on their way to a half."""
+    if dtype == "float64" or not math.isfinite(number):
+        return number
+    precision, overflow = _FORMATS[dtype]
+    unit = math.ldexp(1.0, max(math.frexp(number)[1], 3 - overflow) - precision)
+    size = abs(round(number / unit) * unit)
+    return math.copysign(size if size < 2.0**overflow else math.inf, number)
 
 
 def barrier(*arrays):

@@ -37,7 +37,7 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     v = h.alpha * s.square_avg + (1 - h.alpha) * (g * g)
     variance, a = v, None
     if h.centered:
@@ -47,7 +47,8 @@ def step(g, p, s, h):
     if not h.momentum:
         return -(h.lr * g / avg), State(v, None, a)
     b = h.momentum * s.momentum_buffer + g / avg
-    return -h.lr * b, State(v, b, a)
+    u = nx.unless_zero(h.momentum, -h.lr * b, -(h.lr * g / avg))
+    return u, State(v, nx.unless_zero(h.momentum, b, s.momentum_buffer), a)
 
 
 def rmsprop(
@@ -75,7 +76,8 @@ def rmsprop(
             are nearly constant the difference cancels, and may round to less than 0: NaN, as in torch.optim.
         maximize: ascend: the gradient is negated first.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
-            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+            rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
+            (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates, `square_avg`, `momentum_buffer` and `grad_avg` follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.

@@ -39,12 +39,12 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     if not h.momentum:
         return -h.lr * g, s
     b = h.momentum * s.momentum_buffer + h.gradient_scale * g
     d = g + h.momentum * b if h.nesterov else b
-    return -h.lr * d, State(b)
+    return -h.lr * nx.unless_zero(h.momentum, d, g), State(nx.unless_zero(h.momentum, b, s.momentum_buffer))
 
 
 def sgd(
@@ -69,7 +69,8 @@ def sgd(
         nesterov: look ahead; needs momentum > 0 and dampening = 0.
         maximize: ascend: the gradient is negated first.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
-            rounded to the leaf's dtype. (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+            rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
+            (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
     Shapes: updates and `momentum_buffer` (before the first step −0) follow each leaf; `step` is [].  Dtypes: float32, float64,
         bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.

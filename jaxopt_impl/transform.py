@@ -78,9 +78,10 @@ class _Shell:
         for path, leaf in tree_flatten_with_path(params)[0]:
             path, dtype = f"params{keystr(path)}", jnp.result_type(leaf).name
             checks.floating(self.name, path, dtype)
-            checks.eps_survives(self.name, path, nx.state_dtype(dtype, self.accumulator), getattr(self.hyper, "eps", None))
+            eps, in_sqrt = (getattr(self.hyper, field, None) for field in ("eps", "eps_in_sqrt"))
+            checks.eps_survives(self.name, path, nx.state_dtype(dtype, self.accumulator), eps, in_sqrt)
         trees = {
-            field: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value, dtype=self.state_dtype(leaf)), params)
+            field: jax.tree.map(lambda leaf, value=value: _filled(leaf, value, self.state_dtype(leaf)), params)
             for field, value in self.kept.items()
         }
         return self.state(trees, step=counter(params))
@@ -93,13 +94,16 @@ class _Shell:
         gradients = [self.no_float64_on_tpu(path, g) for path, g in _leaves(updates)]
         treedef = jax.tree.structure(updates, is_leaf=_is_none)
         inputs = self.inputs(updates, state, params)
+        if inputs and all(g is None for g in gradients):
+            return updates, state  # nobody steps, and PyTorch counts for each parameter
         values = self.values(state.step)
         t = optax.safe_increment(state.step)
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
             step_leaf = partial(self.step_leaf, self.prepared(values, t, gradients))
             if isinstance(t, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
-                step_leaf = jax.jit(step_leaf)
-            outputs = [(None, own) if g is None else step_leaf(g, own) for g, own in zip(gradients, inputs, strict=True)]
+                step_leaf = jax.jit(step_leaf, static_argnums=2)
+            leaves = zip(gradients, inputs, self.dtypes(updates, params), strict=True)
+            outputs = [(None, own) if g is None else step_leaf(g, own, dtype) for g, own, dtype in leaves]
         trees = {field: treedef.unflatten([own[field] for _, own in outputs]) for field in self.kept}
         return treedef.unflatten([u for u, _ in outputs]), self.state(trees, step=t)
 
@@ -107,14 +111,24 @@ class _Shell:
         """Raise where the gradients are not floating point, or the parameters are needed and not there."""
         if self.reads_params and params is None:
             raise ValueError(f"{self.name}: weight_decay needs the parameters; call update(updates, state, params).")
-        for path, g in _leaves(updates):
+        for (path, g), dtype in zip(_leaves(updates), self.dtypes(updates, params), strict=True):
             if g is not None:
                 checks.floating(self.name, path, jnp.result_type(g).name)
+                checks.gradient(self.name, path, jnp.result_type(g).name, dtype, self.accumulator)
+
+    def dtypes(self, updates, params) -> list[str | None]:
+        """The dtype of each leaf: its parameter's; its gradient's where no parameters like the gradients are given, and none are needed."""
+        own = [None if g is None else jnp.result_type(g).name for _, g in _leaves(updates)]
+        if params is None or jax.tree.structure(params, is_leaf=_is_none) != jax.tree.structure(updates, is_leaf=_is_none):
+            return own
+        leaves = jax.tree.leaves(params, is_leaf=_is_none)
+        return [dtype if p is None else jnp.result_type(p).name for p, dtype in zip(leaves, own, strict=True)]
 
     def inputs(self, updates, state, params) -> list[dict]:
         """For each leaf its state by field, and its parameter as "p" (None where the rule does not read it)."""
         columns = {field: _column(self.name, updates, getattr(state, field), field, self.state_dtype) for field in self.kept}
-        columns["p"] = _column(self.name, updates, params if self.reads_params else None, "parameter", jnp.result_type)
+        parameters = _column(self.name, updates, params if self.reads_params or self.accumulator else None, "parameter")
+        columns["p"] = parameters if self.reads_params else [None] * len(parameters)
         return [dict(zip(columns, own, strict=True)) for own in zip(*columns.values(), strict=True)]
 
     def values(self, step) -> dict[str, Any]:
@@ -138,9 +152,9 @@ class _Shell:
         nx.round_ahead(h, {self.state_dtype(g).name for g in gradients if g is not None})
         return h
 
-    def step_leaf(self, h, g, own):
-        """One leaf through the kernel: arrays in, arrays out."""
-        dtype, kept_dtype = jnp.result_type(g).name, self.state_dtype(g).name
+    def step_leaf(self, h, g, own, dtype):
+        """One leaf of a dtype through the kernel: arrays in, arrays out."""
+        kept_dtype = self.state_dtype(g).name
         g, own = nx.barrier(g, own)
         wrapped = {field: None if array is None else nx.wrap(array, kept_dtype) for field, array in own.items()}
         p = wrapped.pop("p")
@@ -160,8 +174,17 @@ def _array(leaf):
     return jnp.asarray(leaf, jnp.result_type(leaf))
 
 
-def _column(name, updates, tree, what, dtype_of):
-    """The leaves of a tree that must look like `updates` (None where there is no gradient), in the order of its leaves."""
+def _filled(leaf, value, dtype: np.dtype) -> jax.Array:
+    """An array shaped as a leaf, every number of it `value`, which is rounded once."""
+    number = nx.static_value(value)
+    return jnp.full_like(leaf, value if number is None else nx.rounded_to(number, dtype.name), dtype=dtype)
+
+
+def _column(name, updates, tree, what, dtype_of=None):
+    """The leaves of a tree that must look like `updates` (None where there is no gradient), in the order of its leaves.
+
+    Of each, `dtype_of` says from the gradient what dtype it must have.
+    """
     expected, treedef = jax.tree.flatten(updates, is_leaf=_is_none)
     if tree is None:
         return [None] * len(expected)
@@ -174,7 +197,8 @@ def _column(name, updates, tree, what, dtype_of):
     for (path, g), leaf in zip(_leaves(updates), leaves, strict=True):
         if g is not None:
             checks.present(name, path, what, leaf is not None)
-            checks.alike(name, path, what, jnp.shape(leaf), jnp.result_type(leaf).name, jnp.shape(g), dtype_of(g).name)
+            dtype = jnp.result_type(leaf).name
+            checks.alike(name, path, what, jnp.shape(leaf), dtype, jnp.shape(g), dtype_of(g).name if dtype_of else dtype)
     return leaves
 
 

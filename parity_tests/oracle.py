@@ -62,8 +62,9 @@ class Rounded:
         self.value, self.format, self.computed = gmpy2.mpfr(value), fmt, fmt.computed or fmt
 
     def constant(self, number: float):
-        """A number as this format has it."""
-        return type(self)(self._of(number), self.format).into(self.format)
+        """A number as this format has it, rounded once: not to the format in which it is computed before."""
+        exact = gmpy2.mpfr(number) if self.format.computed else self._of(number)
+        return type(self)(exact, self.format).into(self.format)
 
     def into(self, fmt: Format):
         """The same number rounded to another format."""

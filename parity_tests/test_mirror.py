@@ -12,7 +12,7 @@ import torch_ref
 from optparity.registry import OPTIMIZERS
 
 KERNELS = sorted({entry.kernel for entry in OPTIMIZERS.values()})
-ALLOWED_CALLS = {"nx.sqrt", "nx.sign", "nx.where", "nx.maximum", "nx.power", "State", "h._replace"}
+ALLOWED_CALLS = {"nx.sqrt", "nx.sign", "nx.where", "nx.unless_zero", "nx.maximum", "nx.power", "State", "h._replace"}
 ALLOWED_NODES = (
     *(ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.If, ast.Assign, ast.IfExp, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.And),
     *(ast.Call, ast.keyword, ast.Tuple, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Constant),
@@ -57,6 +57,18 @@ def test_the_rule_is_in_the_kernel(name):
         assert isinstance(node, ALLOWED_NODES), f"{type(node).__name__} at line {node.lineno} of {name}"
         if isinstance(node, ast.Call):
             assert ast.unparse(node.func) in ALLOWED_CALLS
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_number_that_switches_a_term_off_does_so_when_injected(name):
+    """What `step` asks for in an `if`, and is no flag, it asks for by `nx.unless_zero` too, and of a number as it was given."""
+    nodes = {node.name: node for node in ast.parse(source(jaxopt_impl, name)).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    fields = [node for node in nodes["Hyper"].body if isinstance(node, ast.AnnAssign)]
+    given = {f"h.{node.target.id}" for node in fields if ast.unparse(node.annotation) == "nx.Number" and node.value is None}
+    tests = [node.test for node in ast.walk(nodes["step"]) if isinstance(node, ast.If | ast.IfExp)]
+    asked = {ast.unparse(node) for test in tests for node in ast.walk(test) if isinstance(node, ast.Attribute)}
+    calls = [node for node in ast.walk(nodes["step"]) if isinstance(node, ast.Call) and ast.unparse(node.func) == "nx.unless_zero"]
+    assert {ast.unparse(call.args[0]) for call in calls} == asked & given
 
 
 def test_checks_are_the_same_text():

@@ -36,7 +36,7 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     sum = s.sum + g * g
     root = nx.sqrt(sum + h.eps) if h.eps_in_sqrt else nx.sqrt(sum) + h.eps
     u = -(h.lr_t * g / root)
@@ -50,7 +50,7 @@ class AdaGrad(RoundedOnce):
         or a one-element tensor. `foreach` and `fused` have no effect, `differentiable=True` is refused.
     State: `step` [] and `sum` [*p] in the parameter's dtype or the accumulator's, both from construction on, as in torch.optim.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.adagrad` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.Adagrad (`eps=1e-10`, outside the root; FMAs). A group that comes from a checkpoint without the key

@@ -48,13 +48,13 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay and not h.decoupled_weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     m = h.b1 * s.exp_avg + (1 - h.b1) * g
     v = h.b2 * s.exp_avg_sq + (1 - h.b2) * (g * g)
     v_max = nx.maximum(s.max_exp_avg_sq, v) if h.amsgrad else None
     q = h.step_size * m / (nx.sqrt(v_max if h.amsgrad else v) / h.bc2_sqrt + h.eps)
     if h.weight_decay and h.decoupled_weight_decay:
-        q = q + h.decay * p
+        q = nx.unless_zero(h.weight_decay, q + h.decay * p, q)
     return -q, State(m, v, v_max)
 
 
@@ -65,7 +65,7 @@ class Adam(RoundedOnce):
         `capturable=True` and `differentiable=True` are refused.
     State: `step` [], `exp_avg`, `exp_avg_sq` [*p], and `max_exp_avg_sq` [*p] with `amsgrad`, in the parameter's dtype or the accumulator's.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.adam` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.Adam (lerp and addcmul: FMAs; MKL's root; `pow`); checkpoints are exchanged both ways.
@@ -134,7 +134,7 @@ class AdamW(Adam):
     Args: as torch.optim.AdamW; for the rest see `Adam`, which this is with `decoupled_weight_decay=True`.
     State: as `Adam`.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.adamw` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.AdamW, which shrinks the parameter first and then steps; checkpoints are exchanged both ways.

@@ -8,6 +8,8 @@ import warnings
 
 from . import numerics as nx
 
+_LEAST_NORMAL = 2.0**-14  # of float16
+_ADVICE = "say accumulator_dtype='float32'; with a state in float16, eps near 1e-4 is what works."
 _TORCH_WORDS = {"lr": "learning rate", "eps": "epsilon value"}
 
 
@@ -69,12 +71,17 @@ def not_half(name, argument, dtype):
         )
 
 
-def eps_survives(name, path, dtype, eps):
+def eps_survives(name, path, dtype, eps, in_sqrt):
     number = None if eps is None else nx.static_value(eps)
-    if number and not nx.rounded_to(number, dtype):
+    if not number:
+        return
+    advice = _ADVICE if dtype == "float16" else "a larger eps is needed."
+    if not nx.rounded_to(number, dtype):
+        warnings.warn(f"{name}: eps={number:g} is 0 in {dtype} (leaf {path}), so that a zero gradient gives NaN: {advice}", stacklevel=3)
+    elif dtype == "float16" and number < _LEAST_NORMAL and not in_sqrt:
         warnings.warn(
-            f"{name}: eps={number:g} is 0 in {dtype} (leaf {path}), so that a zero gradient gives NaN: set eps >= "
-            "6e-08, or accumulator_dtype='float32'.",
+            f"{name}: eps={number:g} is small where the square of a gradient is 0 in {dtype} (leaf {path}), so that updates are many times "
+            f"the learning rate: {advice}",
             stacklevel=3,
         )
 
@@ -82,6 +89,12 @@ def eps_survives(name, path, dtype, eps):
 def floating(name, path, dtype):
     if dtype not in nx.DTYPES:
         raise TypeError(f"{name}: leaf {path} has dtype {dtype}; a floating-point dtype ({', '.join(nx.DTYPES)}) is needed.")
+
+
+def gradient(name, path, dtype, leaf_dtype, accumulator):
+    if dtype not in (leaf_dtype, nx.state_dtype(leaf_dtype, accumulator)):
+        wide = ", or float32 with accumulator_dtype='float32'" if leaf_dtype in nx.HALVES else ""
+        raise TypeError(f"{name}: leaf {path} has dtype {leaf_dtype} but its gradient has {dtype}; {leaf_dtype} is needed{wide}.")
 
 
 def dense(name, path, kind):

@@ -31,7 +31,7 @@ def step(g, p, s, h):
         g = -g
     d = nx.sign(h.b1 * s.exp_avg + (1 - h.b1) * g)
     if h.weight_decay:
-        d = d + h.weight_decay * p
+        d = nx.unless_zero(h.weight_decay, d + h.weight_decay * p, d)
     m = h.b2 * s.exp_avg + (1 - h.b2) * g
     return -h.lr * d, State(m)
 
@@ -43,7 +43,7 @@ class Lion(RoundedOnce):
         `differentiable=True` is refused.
     State: `exp_avg` [*p] in the parameter's dtype or the accumulator's; no `step`, which the rule does not read.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.lion` in all four dtypes. Run on CPU only.
     Differs from: torch.optim, which has no Lion; the authors' program (shrinks the parameter first, θ (1 − ηλ); `torch.sign`, which

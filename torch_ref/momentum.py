@@ -28,7 +28,7 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     v = h.momentum * s.momentum_buffer - h.lr * g
     return v, State(v)
 
@@ -40,7 +40,7 @@ class Momentum(RoundedOnce):
         `differentiable=True` is refused.
     State: `momentum_buffer` [*p], the velocity, in the parameter's dtype or the accumulator's.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.momentum` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.SGD(momentum=μ), whose buffer is −v/η; torch.optim has no velocity form, so no checkpoint to exchange.

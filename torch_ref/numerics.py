@@ -18,6 +18,7 @@ from torch import Tensor
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 HALVES = ("bfloat16", "float16")
+_FORMATS = {"float32": (24, 128), "bfloat16": (8, 128), "float16": (11, 16)}  # bits of precision, exponent of the first number too large
 
 Count = Tensor | None
 Number = float  # a hyper-parameter
@@ -79,6 +80,11 @@ def where(condition: bool, a: Number, b: Number) -> Number:
     return a if condition else b
 
 
+def unless_zero(number: Number, a: Rounded, b: Rounded) -> Rounded:
+    """a; but b where a hyper-parameter is 0. (Kernels test it before, so here it is a.)"""
+    return a if number else b
+
+
 def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
     return Rounded(torch.maximum(a.x, b.x), a.dtype)
@@ -107,8 +113,13 @@ def dtype_name(dtype) -> str:
 
 
 def rounded_to(number: float, dtype: str) -> float:
-    """A Python number as a leaf's dtype has it."""
-    return float(torch.tensor(number, dtype=getattr(torch, dtype)))
+    """A Python number as a leaf's dtype has it, rounded once: NumPy and torch go through float32 on their way to a half."""
+    if dtype == "float64" or not math.isfinite(number):
+        return number
+    precision, overflow = _FORMATS[dtype]
+    unit = math.ldexp(1.0, max(math.frexp(number)[1], 3 - overflow) - precision)
+    size = abs(round(number / unit) * unit)
+    return math.copysign(size if size < 2.0**overflow else math.inf, number)
 
 
 def wrap(tensor: Tensor, dtype: str) -> Rounded:

@@ -62,7 +62,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             self._check(group)
             for path, p in self._named(group):
                 checks.floating(self.name, path, nx.dtype_name(p.dtype))
-                checks.eps_survives(self.name, path, self._state_dtype(p), group.get("eps"))
+                checks.eps_survives(self.name, path, self._state_dtype(p), group.get("eps"), group.get("eps_in_sqrt"))
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
@@ -109,6 +109,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     def _step_parameter(self, path: str, p: Tensor, g: Tensor, group: dict) -> None:
         checks.dense(self.name, path, str(g.layout).removeprefix("torch."))
         checks.floating(self.name, path, nx.dtype_name(g.dtype))
+        checks.gradient(self.name, path, nx.dtype_name(g.dtype), nx.dtype_name(p.dtype), self.accumulator_dtype)
         first = self._start(p, group)
         kept, dtype = self._kept(path, p, g, group), self._state_dtype(p)
         h = self._prepared(p, group, first)
@@ -130,9 +131,10 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     def _make_state(self, p: Tensor, initial_values: dict[str, float]) -> None:
         if self.has_step:
             self.state[p]["step"] = torch.zeros((), dtype=_step_dtype())
-        dtype = getattr(torch, self._state_dtype(p))
+        dtype = self._state_dtype(p)
         for field, value in initial_values.items():
-            self.state[p][field] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
+            value = nx.rounded_to(nx.static_value(value), dtype)
+            self.state[p][field] = torch.full_like(p, value, dtype=getattr(torch, dtype), memory_format=torch.preserve_format)
 
     def _kept(self, path: str, p: Tensor, g: Tensor, group: dict) -> dict[str, Tensor]:
         """The fields of a parameter's state that this group keeps; raises where one is missing or does not fit."""

@@ -34,7 +34,7 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     v = h.alpha * s.square_avg + (1 - h.alpha) * (g * g)
     variance, a = v, None
     if h.centered:
@@ -44,7 +44,8 @@ def step(g, p, s, h):
     if not h.momentum:
         return -(h.lr * g / avg), State(v, None, a)
     b = h.momentum * s.momentum_buffer + g / avg
-    return -h.lr * b, State(v, b, a)
+    u = nx.unless_zero(h.momentum, -h.lr * b, -(h.lr * g / avg))
+    return u, State(v, nx.unless_zero(h.momentum, b, s.momentum_buffer), a)
 
 
 class RMSprop(RoundedOnce):
@@ -55,7 +56,7 @@ class RMSprop(RoundedOnce):
     State: `step` [], `square_avg` [*p], and `momentum_buffer`, `grad_avg` [*p] where they are kept, in the parameter's dtype or the
         accumulator's.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.rmsprop` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.RMSprop, which contracts to FMAs and takes MKL's root; checkpoints are exchanged both ways.

@@ -36,12 +36,12 @@ def step(g, p, s, h):
     if h.maximize:
         g = -g
     if h.weight_decay:
-        g = g + h.weight_decay * p
+        g = nx.unless_zero(h.weight_decay, g + h.weight_decay * p, g)
     if not h.momentum:
         return -h.lr * g, s
     b = h.momentum * s.momentum_buffer + h.gradient_scale * g
     d = g + h.momentum * b if h.nesterov else b
-    return -h.lr * d, State(b)
+    return -h.lr * nx.unless_zero(h.momentum, d, g), State(nx.unless_zero(h.momentum, b, s.momentum_buffer))
 
 
 class SGD(RoundedOnce):
@@ -51,7 +51,7 @@ class SGD(RoundedOnce):
     State: `momentum_buffer` [*p] in the parameter's dtype or the accumulator's, where momentum is not 0; absent or None means before the
         first step.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32.
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.sgd` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.SGD, which contracts to FMAs on AVX2; checkpoints are exchanged both ways.

@@ -1,5 +1,6 @@
 """The comparison: the same gradients to both sides, every bit of parameters and state at every step."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -32,11 +33,13 @@ def compare(
         torch_optimizer: a callable from a list of `torch.nn.Parameter` to a `torch.optim.Optimizer`.
         params: a pytree of NumPy arrays; the torch parameters are its leaves in the order of `jax.tree.leaves`.
         gradients: an iterable of such pytrees; or, for a closed loop, a callable `(params, step) -> pytree` that is given the torch side's
-            parameters and the step's number (1, 2, ...).
+            parameters and the step's number (1, 2, ...). A gradient may be None, as a frozen layer's: neither side steps its parameter.
         steps: how many steps; needed where `gradients` does not end.
         context: how the transform is run, a key of `CONTEXTS`.
         state_map: state fields of the transform -> state keys of the torch optimizer that mean the same. By default, the names that both
             have; where there is none (or with an empty map), the report's `compared` says that parameters alone were compared.
+
+    A step counter is compared for parameters that have had every gradient. State that torch has not begun must be as `init` made it.
 
     Within the call torch has one thread, and flushes subnormals if this jax backend does; afterwards its settings are as before.
 
@@ -114,6 +117,8 @@ class _Comparison:
         self._reference = TorchSide(make, leaves)
         self._torch_sides = {name: TorchSide(make, leaves) for name, make in others}
         self._jax_sides = {name: JaxSide(tx, params, way) for name, tx in transforms.items()}
+        self._starts = {name: functools.partial(tx.init, params) for name, tx in transforms.items()}
+        self._had = np.zeros(len(leaves), int)  # how many gradients each parameter has had
         self._way, self._state_map = way, state_map
         self._rng = np.random.default_rng(0)
         self.step = 0
@@ -130,37 +135,43 @@ class _Comparison:
         walked = {name: side.steps(list(fed)) for name, side in self._jax_sides.items()}
         for i, gradient in enumerate(meant):
             self.step += 1
-            self._reference.step(jax.tree.leaves(gradient))
+            of_each = self._treedef.flatten_up_to(gradient)
+            self._had += [g is not None for g in of_each]
+            self._reference.step(of_each)
             expected, state = self._reference.params(), self._reference.state()
             for name, seen in walked.items():
                 for lane, (own_params, own_state) in enumerate(seen[i]):
-                    pairs = [*self._params(jax.tree.leaves(own_params), expected), *self._state(own_state, state)]
+                    pairs = [*self._params(jax.tree.leaves(own_params), expected), *self._state(name, own_state, state)]
                     self.reports[name].note(self.step, pairs, again=lane > 0)
             for name, side in self._torch_sides.items():
-                side.step(jax.tree.leaves(gradient))
+                side.step(of_each)
                 self.reports[name].note(self.step, self._params(side.params(), expected))
             yield self.step, expected
 
     def _params(self, got: list, expected: list) -> list[Pair]:
         return [Pair("params", path, a, b) for path, a, b in zip(self._paths, got, expected, strict=True)]
 
-    def _state(self, got: Any, expected: Mapping[str, list]) -> Iterator[Pair]:
+    def _state(self, side: str, got: Any, expected: Mapping[str, list]) -> Iterator[Pair]:
         """The state fields that both have, in the order of torch's."""
         names = dict(zip(expected, expected, strict=True)) if self._state_map is None else self._state_map
         there = fields(got, names, self._paths)
-        for ours, theirs in (self._state_map or {}).items():
-            if ours not in there or theirs not in expected:
-                raise ValueError(f"compare: state_map {ours!r} -> {theirs!r}: no such field in one of the states.")
-        renamed = {names[field]: values for field, values in there.items()}
-        for field in expected:
-            for path, a, b in zip(self._paths, renamed.get(field, ()), expected[field], strict=field in renamed):
-                if (pair := self._pair(field, path, a, b)) is not None:
+        starts = {} if self._had.all() else fields(self._starts[side](), names, self._paths)
+        for name, field in (self._state_map or {}).items():
+            if name not in there or field not in expected:
+                raise ValueError(f"compare: state_map {name!r} -> {field!r}: no such field in one of the states.")
+        ours = {field: name for name, field in names.items() if name in there}
+        for field in filter(ours.get, expected):
+            for i, (a, b) in enumerate(zip(there[ours[field]], expected[field], strict=True)):
+                if b is None and not self._had[i]:
+                    b = starts[ours[field]][i]
+                if (pair := self._pair(field, i, a, b)) is not None:
                     yield pair
 
-    def _pair(self, field: str, path: str, a: Any, b: Any) -> Pair | None:
+    def _pair(self, field: str, i: int, a: Any, b: Any) -> Pair | None:
+        path = self._paths[i]
         if a is not None and a.dtype.kind == "i":
-            if b is None:
-                return None  # a counter belongs to no parameter; torch has none for one that it never stepped
+            if b is None or self._had[i] < self.step:
+                return None  # the counter is the transform's, and torch has one for each parameter
             a = a.astype(b.dtype)
         if (a is None) != (b is None):
             raise ValueError(f"compare: state {field}{path} exists on one side only, at step {self.step}.")

@@ -4,6 +4,7 @@ A context turns a transform into `advance(params, state, gradients) -> [(params,
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -52,17 +53,22 @@ def _built(build, tx):
     return build(tx)
 
 
+def apply_updates(params, updates):
+    """`optax.apply_updates`, but that a parameter whose update is None, as that of a gradient None is, stays as it is."""
+    return jax.tree.map(lambda u, p: p if u is None else optax.apply_updates(p, u), updates, params, is_leaf=lambda u: u is None)
+
+
 def train_step_of(tx):
     """The update and apply_updates: `train_step(params, state, gradient) -> (params, state)`."""
 
     def train_step(params, state, gradient):
         updates, state = tx.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
+        return apply_updates(params, updates), state
 
     return train_step
 
 
-_apply_updates = jax.jit(optax.apply_updates)  # a program of its own: nothing of the update is in it
+_apply_updates = jax.jit(apply_updates)  # a program of its own: nothing of the update is in it
 
 
 def _one(train_step):
@@ -99,8 +105,13 @@ def _scan(tx):
         return lax.scan(body, (params, state), gradients)[1]
 
     def advance(params, state, gradients):
-        stacked = scan(params, state, jax.tree.map(lambda *g: jnp.stack(g), *gradients))
-        return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(gradients))]
+        seen = []
+        for _, alike in itertools.groupby(gradients, jax.tree.structure):  # a None where another step has a gradient is another program
+            steps = list(alike)
+            stacked = scan(params, state, jax.tree.map(lambda *g: jnp.stack(g), *steps))
+            seen += [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(steps))]
+            params, state = seen[-1]
+        return seen
 
     return advance
 

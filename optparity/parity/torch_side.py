@@ -18,9 +18,13 @@ class TorchSide:
         self._parameters = [torch.nn.Parameter(to_torch(x, copy=True)) for x in leaves]
         self.optimizer = make(self._parameters)
 
-    def step(self, gradients: Sequence[np.ndarray]) -> None:
+    def step(self, gradients: Sequence[np.ndarray | None]) -> None:
         for p, g in zip(self._parameters, gradients, strict=True):
-            p.grad = to_torch(g, copy=True)  # the optimizer may write into it
+            p.grad = None
+            if g is not None:
+                gradient = to_torch(g, copy=True)  # the optimizer may write into it
+                p.grad_dtype = gradient.dtype  # it may be float32 where the parameter is a half
+                p.grad = gradient
         self.optimizer.step()
 
     def params(self) -> list[np.ndarray]:

@@ -336,6 +336,7 @@ def unfenced(row, lr):
 
     class Bare:
         where, maximum, sign = staticmethod(jnp.where), staticmethod(jnp.maximum), staticmethod(jnp.sign)
+        unless_zero = staticmethod(lambda number, a, b: a)
         sqrt = staticmethod(lambda x: math.sqrt(x) if isinstance(x, float) else jnp.sqrt(x))
         power = staticmethod(lambda base, t: base**t)
 
