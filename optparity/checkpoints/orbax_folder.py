@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..interop.leaves import Leaves
-from . import arrays
+from . import arrays, orbax_layout
 from .checkpoint import Checkpoint, Given
 
 
@@ -20,13 +20,26 @@ def read(path: Path, given: Given) -> Checkpoint:
 
     Raises: ValueError or TypeError for what cannot be read, or has no meaning here.
     """
+    place = orbax_layout.locate(path)
+    trees, metadata = {}, {}
+    for name, folder in place.trees.items():
+        trees[name], metadata = read_tree(folder)
+    tree = trees[""] if list(trees) == [""] else trees
+    return arrays.checkpoint(Leaves(tree).by_path, metadata.get(arrays.KEY), given)
+
+
+def read_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The tree of NumPy arrays in a folder, and the metadata that the writer gave.
+
+    Raises: ValueError for what cannot be read.
+    """
     try:
+        orbax_layout.check_files(folder)
         with _quiet():
-            tree, metadata = _restored(path)
+            return _restored(folder)
     except Exception as error:  # whatever Orbax makes of a damaged folder
         said = " ".join(str(error).split())
         raise ValueError(f"it is no Orbax checkpoint, or a damaged one: {type(error).__name__}: {said[:200]}") from None
-    return arrays.checkpoint(Leaves(tree).by_path, metadata.get(arrays.KEY), given)
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
@@ -45,14 +58,20 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
 def _restored(path: Path) -> tuple[Any, dict[str, Any]]:
     """The tree of arrays, and the metadata that the writer gave."""
     import jax
-    import orbax.checkpoint as ocp
 
     with _checkpointer() as checkpointer:
         metadata = checkpointer.metadata(path.absolute())
         if metadata.item_metadata is None:
             raise FileNotFoundError("it has no tree of arrays")
-        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata.item_metadata.tree)
+        whole = jax.tree.map(_restore_as, metadata.item_metadata.tree)
         return checkpointer.restore(path.absolute(), restore_args=whole), metadata.custom_metadata or {}
+
+
+def _restore_as(metadata: Any) -> Any:
+    """An array of NumPy's, whatever was saved; a string as it is."""
+    import orbax.checkpoint as ocp
+
+    return ocp.RestoreArgs(restore_type=str if type(metadata).__name__ == "StringMetadata" else np.ndarray)
 
 
 def _checkpointer() -> Any:
