@@ -7,6 +7,7 @@ its parameters. So it does not matter how the parts are called: {"params", "opt_
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..interop.leaves import Leaves
@@ -14,6 +15,7 @@ from . import optax_types
 
 STATES = ("opt_state", "optimizer_state", "optimizer", "optim", "opt")  # what a state is called that has no moments to know it by
 MODELS = ("params", "model", "module")  # likewise a model
+STATISTICS = "batch_stats"  # beside a model of Linen: what torch keeps as buffers of the same modules
 STEP = "step"  # beside the state in a TrainState and in nnx.Optimizer
 
 Path = tuple[Any, ...]
@@ -48,9 +50,10 @@ def find(tree: Any, name: str, *, model_key: str | None = None, optimizer_key: s
     state = optax_types.typed(name, _unboxed(_get(tree, state_path)))
     shapes = {path: np.shape(leaf) for moments in optax_types.moments(state) for path, leaf in Leaves(moments).by_path.items()}
     model_path = _model(tree, model_key, [state_path, *states], shapes)
-    step_path = (*state_path[:-1], STEP)
-    others = tuple(map(_dotted, _others(tree, (), [path for path in (state_path, model_path, step_path) if path is not None])))
-    return Run(None if model_path is None else _unboxed(_get(tree, model_path)), state, _step(tree, step_path), others)
+    beside, step_path = None if model_path is None else (*model_path[:-1], STATISTICS), (*state_path[:-1], STEP)
+    others = tuple(map(_dotted, _others(tree, (), [path for path in (state_path, model_path, beside, step_path) if path is not None])))
+    params = None if model_path is None else _merged(_unboxed(_get(tree, model_path)), _unboxed(_there(tree, beside) or {}))
+    return Run(params, state, _step(tree, step_path), others)
 
 
 def _model(tree: Any, key: str | None, states: list[Path], shapes: Mapping[str, tuple[int, ...]]) -> Path | None:
@@ -61,12 +64,12 @@ def _model(tree: Any, key: str | None, states: list[Path], shapes: Mapping[str, 
         path = _chosen("--model-key", "the model", tree, key, ())
         if shapes and path not in candidates:
             missing = [each for each in shapes if shapes[each] != _shapes(_get(tree, path)).get(each)]
-            raise ValueError(f"--model-key {key}: the optimizer has moments of {_some(missing)}, which is not there with this shape.")
+            raise ValueError(f"--model-key {key}: the optimizer has moments of {some(missing)}, which is not there with this shape.")
         return path
     if not candidates and not list(_others(tree, (), [state, (*state[:-1], STEP)])):
         return None
     if not candidates:
-        raise ValueError(f"no part of it holds what the optimizer's moments in {_dotted(state) or 'it'} belong to: {_some(list(shapes))}.")
+        raise ValueError(f"no part of it holds what the optimizer's moments in {_dotted(state) or 'it'} belong to: {some(list(shapes))}.")
     return _chosen("--model-key", "the model", tree, None, candidates)
 
 
@@ -75,11 +78,11 @@ def _chosen(option: str, what: str, tree: Any, key: str | None, candidates: Any)
     if key is not None:
         path = _resolved(tree, key)
         if path is None:
-            raise ValueError(f"{option} {key}: there is no such part; it has {_some(_keys(tree))}.")
+            raise ValueError(f"{option} {key}: there is no such part; it has {some(_keys(tree))}.")
         return path
     candidates = list(candidates)
     if not candidates:
-        raise ValueError(f"{what} is not found in it; {option} is needed. It has {_some(_keys(tree))}.")
+        raise ValueError(f"{what} is not found in it; {option} is needed. It has {some(_keys(tree))}.")
     if len(candidates) > 1:
         raise ValueError(f"{what} could be {' or '.join(map(_dotted, candidates))}; {option} is needed.")
     return candidates[0]
@@ -168,12 +171,25 @@ def _resolved(node: Any, key: str) -> Path | None:
     return None
 
 
-def _step(tree: Any, path: Path) -> int | None:
+def _there(tree: Any, path: Path | None) -> Any:
+    """What is at a path, or None."""
     try:
-        step = np.asarray(_unboxed(_get(tree, path)))
+        return None if path is None else _get(tree, path)
     except (LookupError, TypeError):
         return None
+
+
+def _step(tree: Any, path: Path) -> int | None:
+    step = np.asarray(_unboxed(_there(tree, path)))
     return int(step) if step.shape == () and step.dtype.kind in "iu" else None
+
+
+def _merged(params: Any, statistics: Any) -> Any:
+    """Two trees of dicts in one."""
+    if not isinstance(params, Mapping) or not isinstance(statistics, Mapping):
+        return params
+    both = {**params, **{key: value for key, value in statistics.items() if key not in params}}
+    return {key: _merged(value, statistics[key]) if key in params and key in statistics else value for key, value in both.items()}
 
 
 def _unboxed(node: Any) -> Any:
@@ -201,5 +217,10 @@ def _dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
-def _some(names: list[str]) -> str:
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf may be a parameter; the state of a generator, and counts, are whole numbers."""
+    return isinstance(leaf, np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..interop.leaves import Leaves
-from . import arrays, orbax_layout
+from ..registry import OPTIMIZERS
+from . import arrays, jax_run, optax_types, orbax_layout
 from .checkpoint import Checkpoint, Given
 
 
@@ -25,7 +26,19 @@ def read(path: Path, given: Given) -> Checkpoint:
     for name, folder in place.trees.items():
         trees[name], metadata = read_tree(folder)
     tree = trees[""] if list(trees) == [""] else trees
-    return arrays.checkpoint(Leaves(tree).by_path, metadata.get(arrays.KEY), given)
+    facts = metadata.get(arrays.KEY)
+    if facts is None and given.like is not None and not _named_as_torch(tree, given):
+        return jax_run.checkpoint(tree, given, place.others)
+    return arrays.checkpoint(Leaves(tree).by_path, facts, given)
+
+
+def _named_as_torch(tree: Any, given: Given) -> bool:
+    """Whether a tree is laid out as this module writes it, under the names of torch's parameters."""
+    if not isinstance(tree, dict) or not set(tree) <= {*arrays.PARTS} or not isinstance(tree.get("optimizer"), dict):
+        return False
+    fields = {field for entry in OPTIMIZERS.values() for field in optax_types.own_state(entry.name)._fields}
+    model = arrays.parts_like(given).model or {}
+    return set(tree["optimizer"]) <= fields and ("model" not in tree or set(Leaves(tree["model"]).paths) == set(model))
 
 
 def read_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
