@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,18 @@ from ..registry import OPTIMIZERS
 from . import arrays, jax_run, optax_types, orbax_layout
 from .checkpoint import Checkpoint, Given
 
+READ = "a read of optparity"  # the name of a task
+
 
 def read(path: Path, given: Given) -> Checkpoint:
     """The checkpoint in a folder.
 
     Raises: ValueError or TypeError for what cannot be read, or has no meaning here.
     """
-    place = orbax_layout.locate(path)
+    try:
+        place = orbax_layout.locate(path)
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror}.") from None
     trees, metadata = {}, {}
     for name, folder in place.trees.items():
         trees[name], metadata = read_tree(folder)
@@ -76,8 +83,22 @@ def _restored(path: Path) -> tuple[Any, dict[str, Any]]:
         metadata = checkpointer.metadata(path.absolute())
         if metadata.item_metadata is None:
             raise FileNotFoundError("it has no tree of arrays")
+        _check_memory(jax.tree.leaves(metadata.item_metadata.tree))
         whole = jax.tree.map(_restore_as, metadata.item_metadata.tree)
         return checkpointer.restore(path.absolute(), restore_args=whole), metadata.custom_metadata or {}
+
+
+def _check_memory(leaves: Sequence[Any]) -> None:
+    """Raise where the arrays, or the chunks that they are read in, are larger than this machine's memory: it would end the process."""
+    size = sum(_bytes(leaf) for leaf in leaves if hasattr(leaf, "shape"))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > there:
+        raise ValueError(f"its arrays are {size:,} bytes, this machine's memory {there:,}")
+
+
+def _bytes(leaf: Any) -> int:
+    chunk = leaf.storage.chunk_shape if leaf.storage else None
+    return max(math.prod(leaf.shape), math.prod(chunk or ())) * np.dtype(leaf.dtype).itemsize
 
 
 def _restore_as(metadata: Any) -> Any:
@@ -126,8 +147,9 @@ def _handler() -> Any:
 
 
 async def _all(reads: list[Any]) -> list[Any]:
-    """The only result of each, when all have ended."""
-    results: list[Any] = await asyncio.gather(*reads, return_exceptions=True)
+    """The only result of each, when all have ended, and those of the other kinds of array too."""
+    results: list[Any] = await asyncio.gather(*(asyncio.create_task(read, name=READ) for read in reads), return_exceptions=True)
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == READ), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
