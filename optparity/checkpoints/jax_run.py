@@ -1,21 +1,25 @@
 """A run that was saved in JAX as a checkpoint in torch's terms: the names, layouts and groups are those of a torch checkpoint like it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..interop import torch_classes
+from ..interop.layouts import Layout, inverse, of_a_kernel
 from ..interop.leaves import Leaves
 from ..interop.matching import Matching
-from ..interop.sources import scattered
+from ..interop.sources import gathered_shape, scattered, source
 from . import arrays, jax_tree, optax_types
 from .arrays import Facts
 from .checkpoint import Checkpoint, Given
 from .jax_moments import Moments, moments
-from .torch_file import Parts
 
 UNTOLD = ".num_batches_tracked"  # of a BatchNorm: JAX does not count, and torch uses it with momentum=None only
+
+SQUARE = "--square-kernels transposed says that they are Flax's of torch's Linear and Conv layers, --square-kernels same that they are not."
+NAMELESS = "a model is needed, and the names of its parameters: of an optimizer of named_parameters(), or by --names."
 
 
 def checkpoint(tree: Any, given: Given, others: Sequence[str] = ()) -> Checkpoint:
@@ -23,33 +27,48 @@ def checkpoint(tree: Any, given: Given, others: Sequence[str] = ()) -> Checkpoin
 
     Raises: ValueError or TypeError for what is not found in it, or does not carry over.
     """
-    parts, known = arrays.parts_like(given), arrays.facts_like(given)
-    if parts.model is None or parts.by_index:
-        raise ValueError(f"--like {given.like}: a model is needed, and an optimizer of its named_parameters(), so that names tell.")
-    name = torch_classes.in_jax(known.groups[0].optimizer, known.groups[0].options, "group 0")[0].name
+    like = replace(given, model_key=None, optimizer_key=None)
+    known, tensors = arrays.facts_like(like), arrays.like(like).model.tensors
+    if tensors is None or known.by_index:
+        raise ValueError(f"--like {given.like}: {NAMELESS}")
+    group = known.groups[0]
+    name = torch_classes.in_jax(group.optimizer, group.options, "group 0")[0].name
     run = jax_tree.find(tree, name, model_key=given.model_key, optimizer_key=given.optimizer_key)
     leaves = {path: leaf for path, leaf in Leaves(run.params).by_path.items() if jax_tree.is_floating(leaf)}
-    shaped = leaves or {path: leaf for tree in optax_types.moments(run.state) for path, leaf in Leaves(tree).by_path.items()}
-    found, matching = moments(name, run, shaped, given.step), _matching(shaped, parts, given)
-    model = {**_kept(parts), **_in_torch(matching, leaves)} if leaves else None
-    ordered = None if model is None else {name: model[name] for name in parts.model}
+    shaped = leaves or {path: leaf for own in optax_types.moments(run.state, name) for path, leaf in Leaves(own).by_path.items()}
+    found, matching = moments(name, run, shaped, given.step), _matching(shaped, tensors, given)
     left = [*run.others, *(path for path in Leaves(run.params).paths if path not in leaves), *others]
-    notes = [f"Left behind: {', '.join(left)}."] if left else []
-    return Checkpoint(_records(found, matching, known, given), known.names, ordered, known.versions, notes=notes)
+    notes = (f"Left behind: {', '.join(left)}.",) if left else ()
+    records = _records(found, matching, known, given)
+    if not leaves:
+        return Checkpoint(records, known.names, None, notes=notes)
+    kept = {name: array for name, array in tensors.items() if name.endswith(UNTOLD)}
+    model = {**kept, **_in_torch(matching, leaves)}
+    notes += (f"As in --like, since JAX does not hold it: {', '.join(kept)}.",) if kept else ()
+    order = (known.model or ()) if known.extras else ()
+    ordered = {name: model[name] for name in tensors}
+    return Checkpoint(records, known.names, ordered, known.versions, order=order, extras=known.extras, notes=notes)
 
 
-def _matching(leaves: Mapping[str, np.ndarray], parts: Parts, given: Given) -> Matching:
+def _matching(leaves: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray], given: Given) -> Matching:
     """Which leaf is which tensor of the model that --like holds."""
-    weights = {name: array for name, array in (parts.model or {}).items() if not name.endswith(UNTOLD)}
+    square = {path: layout for path, leaf in leaves.items() if (layout := _of_square(path, leaf.shape))}
+    layouts = {path: layout if given.square_kernels == "transposed" else None for path, layout in square.items()}
     try:
-        return Matching(leaves, weights)
+        weights = {name: array for name, array in tensors.items() if not name.endswith(UNTOLD)}
+        return Matching(leaves, weights, layouts=layouts if given.square_kernels else None)
     except ValueError as error:
-        raise ValueError(f"--like {given.like}: {error}") from None
+        hint = f" {SQUARE}" if square and given.square_kernels is None and str(error).startswith("layouts:") else ""
+        raise ValueError(f"--like {given.like}: {error}{hint}") from None
 
 
-def _kept(parts: Parts) -> dict[str, np.ndarray]:
-    """What JAX does not hold, as the checkpoint of --like has it."""
-    return {name: array for name, array in (parts.model or {}).items() if name.endswith(UNTOLD)}
+def _of_square(path: str, shape: tuple[int, ...]) -> Layout:
+    """The layout of a Dense or Conv of Flax, for a kernel whose shape leaves another one open; else None."""
+    if path.rpartition(".")[2] != "kernel" or len(shape) < 2:
+        return None
+    as_is, usual, *others = of_a_kernel(len(shape), ())
+    shapes = [gathered_shape(source(0), inverse(layout), lambda _: shape) for layout in (as_is, usual, *others)]
+    return usual if shapes.count(shapes[1]) > 1 else None
 
 
 def _in_torch(matching: Matching, leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ class Run(NamedTuple):
 
     Attributes:
         params: the model, nested as it was saved; None where the tree is an optimizer's state alone.
-        state: the optimizer's, with the types of optax and jaxopt_impl.
+        state: the optimizer's.
         step: the number that stands beside the state, or None.
         others: what else there is, which is left behind.
     """
@@ -47,13 +47,13 @@ def find(tree: Any, name: str, *, model_key: str | None = None, optimizer_key: s
     """
     states = list(_states(tree, ()))
     state_path = _chosen("--optimizer-key", "the optimizer's state", tree, optimizer_key, states)
-    state = optax_types.typed(name, _unboxed(_get(tree, state_path)))
-    shapes = {path: np.shape(leaf) for moments in optax_types.moments(state) for path, leaf in Leaves(moments).by_path.items()}
+    state = _unboxed(_get(tree, state_path))
+    shapes = {path: np.shape(leaf) for moments in optax_types.moments(state, name) for path, leaf in Leaves(moments).by_path.items()}
     model_path = _model(tree, model_key, [state_path, *states], shapes)
     beside, step_path = None if model_path is None else (*model_path[:-1], STATISTICS), (*state_path[:-1], STEP)
-    others = tuple(map(_dotted, _others(tree, (), [path for path in (state_path, model_path, beside, step_path) if path is not None])))
+    others = map(_dotted, _others(tree, (), [path for path in (state_path, model_path, beside, step_path) if path is not None]))
     params = None if model_path is None else _merged(_unboxed(_get(tree, model_path)), _unboxed(_there(tree, beside) or {}))
-    return Run(params, state, _step(tree, step_path), others)
+    return Run(params, state, _step(tree, step_path), (*others, *_hyperparameters(state)))
 
 
 def _model(tree: Any, key: str | None, states: list[Path], shapes: Mapping[str, tuple[int, ...]]) -> Path | None:
@@ -90,7 +90,7 @@ def _chosen(option: str, what: str, tree: Any, key: str | None, candidates: Any)
 
 def _states(node: Any, path: Path) -> Iterator[Path]:
     """The topmost nodes that are the state of an optimizer, by its fields or else by its name."""
-    if _is_state(node, alone=True) and any(True for _ in optax_types.moments(optax_types.typed("", node))):
+    if _is_state(node, alone=True) and any(True for _ in optax_types.moments(node)):
         yield path
         return
     inner = [found for key, child in _children(node) for found in _states(child, (*path, key))]
@@ -101,7 +101,7 @@ def _states(node: Any, path: Path) -> Iterator[Path]:
 
 def _is_state(node: Any, *, alone: bool) -> bool:
     """Whether a node has the fields of a state, or is a chain of such. A part that stands alone has a count: else it may be a model's."""
-    kind = optax_types.kind_of(node) if isinstance(node, Mapping) else None
+    kind = optax_types.kind_of(node)
     if kind:
         return not alone or kind in optax_types.WRAPPERS or any(count in node for count in optax_types.COUNTS)
     if isinstance(node, Mapping) and alone and not optax_types.is_tuple(node):
@@ -169,6 +169,14 @@ def _resolved(node: Any, key: str) -> Path | None:
             if found is not None:
                 return (name, *found)
     return None
+
+
+def _hyperparameters(state: Any) -> Iterator[str]:
+    """What inject_hyperparams keeps, which torch has in its groups."""
+    for _, fields in optax_types.nodes(state):
+        numbers = Leaves(fields.get("hyperparams")).by_path.items()
+        if numbers:
+            yield f"hyper-parameters ({', '.join(f'{name} {number}' for name, number in numbers)})"
 
 
 def _there(tree: Any, path: Path | None) -> Any:

@@ -34,17 +34,17 @@ def read(path: Path, given: Given) -> Checkpoint:
         trees[name], metadata = read_tree(folder)
     tree = trees[""] if list(trees) == [""] else trees
     facts = metadata.get(arrays.KEY)
-    if facts is None and given.like is not None and not _named_as_torch(tree, given):
+    if facts is None and not _named_as_torch(tree, given):
         return jax_run.checkpoint(tree, given, place.others)
     return arrays.checkpoint(Leaves(tree).by_path, facts, given)
 
 
 def _named_as_torch(tree: Any, given: Given) -> bool:
     """Whether a tree is laid out as this module writes it, under the names of torch's parameters."""
-    if not isinstance(tree, dict) or not set(tree) <= {*arrays.PARTS} or not isinstance(tree.get("optimizer"), dict):
+    if given.like is None or not isinstance(tree, dict) or not set(tree) <= {*arrays.PARTS} or not isinstance(tree.get("optimizer"), dict):
         return False
     fields = {field for entry in OPTIMIZERS.values() for field in optax_types.own_state(entry.name)._fields}
-    model = arrays.parts_like(given).model or {}
+    model = arrays.facts_like(given).model or ()
     return set(tree["optimizer"]) <= fields and ("model" not in tree or set(Leaves(tree["model"]).paths) == set(model))
 
 

@@ -35,6 +35,7 @@ class Saved(NamedTuple):
         arguments: the command's.
         step: how many steps were taken; None where torch does not tell.
         left: what is left behind.
+        missing: the leaves without moments.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Saved(NamedTuple):
     arguments: Sequence[Any] = ()
     step: int | None = STEPS
     left: Sequence[str] = ()
+    missing: Sequence[str] = ()
 
 
 class Net(linen.Module):
@@ -309,9 +311,10 @@ OF_TRANSFORMS = {
         optax.masked(ADAM, MASK),
         lambda state: adam_moments(state.inner_state[0]),
         arguments=[part for i in range(len(SIZES)) for part in ("--missing", f"{i}.bias")],
+        missing=[f"Dense_{i}.bias" for i in range(len(SIZES))],
     ),
     "sgd": of_transform(optax.sgd(0.1, 0.9), lambda state: {"momentum_buffer": state[0].trace}, **SGD, arguments=("--step", STEPS)),
-    "sgd without momentum": of_transform(optax.sgd(0.1), lambda state: {}, optimizer="SGD", step=None),
+    "sgd without momentum": of_transform(optax.sgd(0.1), lambda state: {}, optimizer="SGD", step=0),
     "adagrad": of_transform(
         optax.adagrad(0.1), lambda state: {"sum": state[0].sum_of_squares}, optimizer="Adagrad", arguments=("--step", STEPS)
     ),
