@@ -188,7 +188,7 @@ def _there(tree: Any, path: Path | None) -> Any:
 
 
 def _step(tree: Any, path: Path) -> int | None:
-    step = np.asarray(_unboxed(_there(tree, path)))
+    step = np.asarray(_opened(_there(tree, path)))
     return int(step) if step.shape == () and step.dtype.kind in "iu" else None
 
 
@@ -201,16 +201,15 @@ def _merged(params: Any, statistics: Any) -> Any:
 
 
 def _unboxed(node: Any) -> Any:
-    """Without the {"value": leaf} that `nnx.state` makes of each variable."""
-    keys = [path.rpartition(".")[2] for path in Leaves(node).paths]
-    return _opened(node) if keys and set(keys) == {"value"} else node
+    """Without the {"value": leaf} that Flax makes of a variable: `nnx.state`, and partitioned parameters of Linen."""
+    if isinstance(node, Mapping):
+        return {key: _unboxed(_opened(child)) for key, child in node.items()}
+    return [_unboxed(_opened(child)) for child in node] if isinstance(node, list | tuple) else node
 
 
 def _opened(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        boxed = list(node) == ["value"] and not isinstance(node["value"], Mapping | list | tuple)
-        return node["value"] if boxed else {key: _opened(value) for key, value in node.items()}
-    return type(node)(map(_opened, node)) if isinstance(node, list | tuple) else node
+    boxed = isinstance(node, Mapping) and list(node) == ["value"] and isinstance(node["value"], np.ndarray)
+    return node["value"] if boxed else node
 
 
 def _shapes(node: Any) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 Every element of every leaf has a gradient of its own, so that a moment tells whose it is.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ import optax
 import orbax.checkpoint as ocp
 import torch
 from flax import linen, nnx
+from flax.training import checkpoints
 from flax.training.train_state import TrainState
 
 import jaxopt_impl
@@ -58,13 +60,11 @@ class Net(linen.Module):
 
 
 class Layers(nnx.Module):
+    """With a generator, which is left behind."""
+
     def __init__(self):
         self.layers = nnx.List([nnx.Linear(*size, rngs=nnx.Rngs(0)) for size in SIZES])
-
-    def __call__(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        self.dropout = nnx.Dropout(0.1, rngs=nnx.Rngs(1))
 
 
 def torch_model():
@@ -222,20 +222,48 @@ def state_alone(folder):
     return adamw_saved(folder, state)
 
 
+def zarr3(folder):
+    state = train_state()
+    save(folder, state, lambda: ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_zarr3=True)))
+    return adamw_saved(folder, state)
+
+
+def of_orbax_v1(folder):
+    state = train_state()
+    ocp.v1.save_pytree(folder.absolute(), {"params": state.params, "opt_state": state.opt_state})
+    return adamw_saved(folder, state)
+
+
+def of_flax_training_checkpoints(folder):
+    state = train_state()
+    for step in (2, 10):
+        checkpoints.save_checkpoint(str(folder), state, step, keep=2)
+    return adamw_saved(folder, state)
+
+
+def partitioned_variables_of_linen(folder):
+    boxed = linen.LogicallyPartitioned
+    state = train_state()
+    box = functools.partial(jax.tree.map, lambda leaf: boxed(leaf, (None,) * leaf.ndim) if leaf.ndim == 2 else leaf)
+    save(folder, {"params": box(state.params), "opt_state": box(state.opt_state)})
+    return adamw_saved(folder, state)
+
+
 # Flax NNX
 
 
-def nnx_run():
+def nnx_run(tx=None):
     model = Layers()
-    nnx.update(model, valued(nnx.state(model)))
-    optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+    nnx.update(model, valued(nnx.state(model, nnx.Param)))
+    optimizer = nnx.Optimizer(model, tx or optax.adam(1e-3), wrt=nnx.Param)
     for i in range(STEPS):
-        optimizer.update(model, valued(nnx.state(model), i))
+        optimizer.update(model, valued(nnx.state(model, nnx.Param), i))
     return model, optimizer
 
 
 def nnx_saved(path, model, optimizer):
-    return Saved(path, nnx.state(model), adam_moments(optimizer.opt_state[0]), "Adam")
+    left = ("dropout.rngs.count", "dropout.rngs.key")
+    return Saved(path, nnx.state(model, nnx.Param), adam_moments(optimizer.opt_state[0]), "Adam", left=left)
 
 
 def nnx_states(folder):
@@ -256,6 +284,18 @@ def nnx_pure_dicts_as_items(folder):
     with ocp.CheckpointManager(folder.absolute()) as manager:
         manager.save(STEPS, args=ocp.args.Composite(**items))
     return nnx_saved(folder, model, optimizer)
+
+
+def nnx_sgd_whose_step_is_beside(folder):
+    model, optimizer = nnx_run(optax.sgd(0.1, 0.9))
+    save(folder, {"model": nnx.state(model), "optimizer": nnx.state(optimizer)})
+    return Saved(folder, nnx.state(model, nnx.Param), {"momentum_buffer": optimizer.opt_state[0].trace}, **SGD)
+
+
+def nnx_ours_in_a_chain(folder):
+    model, optimizer = nnx_run(optax.chain(optax.clip(1.0), OURS))
+    save(folder, {"model": nnx.state(model), "optimizer": nnx.state(optimizer)})
+    return Saved(folder, nnx.state(model, nnx.Param), our_moments(optimizer.opt_state[1]))
 
 
 # States of optax
