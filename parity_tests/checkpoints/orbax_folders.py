@@ -24,6 +24,8 @@ from optparity.interop.leaves import Leaves
 
 SIZES = ((3, 4), (4, 3), (3, 4))  # (in, out): the first and the last have one shape
 STEPS = 2
+ADAM = optax.adamw(1e-3)
+OURS = jaxopt_impl.adamw(1e-3)
 
 
 class Saved(NamedTuple):
@@ -78,6 +80,7 @@ def valued(params, scale=1.0):
     return treedef.unflatten(new)
 
 
+@functools.cache
 def linen_params(dtype="float32"):
     params = Net().init(jax.random.key(0), jnp.ones((1, 3)))["params"]
     return valued(jax.tree.map(lambda leaf: leaf.astype(dtype), params))
@@ -85,9 +88,9 @@ def linen_params(dtype="float32"):
 
 def stepped(tx, params, steps=STEPS):
     """Parameters and state after some steps."""
-    state = tx.init(params)
+    state, update = tx.init(params), jax.jit(tx.update)
     for i in range(steps):
-        updates, state = tx.update(valued(params, i), state, params)
+        updates, state = update(valued(params, i), state, params)
         params = optax.apply_updates(params, updates)
     return params, state
 
@@ -124,8 +127,9 @@ def of_pytree():
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
-def train_state(tx=None, dtype="float32"):
-    state = TrainState.create(apply_fn=None, params=linen_params(dtype), tx=tx or optax.adamw(1e-3))
+@functools.cache
+def train_state(tx=ADAM, dtype="float32"):
+    state = TrainState.create(apply_fn=None, params=linen_params(dtype), tx=tx)
     for i in range(STEPS):
         state = state.apply_gradients(grads=valued(state.params, i))
     return state
@@ -315,8 +319,6 @@ def of_transform(tx, find, **changes):
 SGD = {"optimizer": "SGD", "options": {"momentum": 0.9}}
 MASK = {f"Dense_{i}": {"kernel": True, "bias": False} for i in range(len(SIZES))}
 LABELS = {f"Dense_{i}": {"kernel": 1, "bias": 0} for i in range(len(SIZES))}
-ADAM = optax.adamw(1e-3)
-OURS = jaxopt_impl.adamw(1e-3)
 
 
 def joined(*parts):
