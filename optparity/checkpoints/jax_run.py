@@ -1,7 +1,6 @@
 """A run that was saved in JAX as a checkpoint in torch's terms: the names, layouts and groups are those of a torch checkpoint like it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from . import arrays, jax_tree, optax_types
 from .arrays import Facts
 from .checkpoint import Checkpoint, Given
 from .jax_moments import Moments, moments
+from .torch_file import Read
 
 UNTOLD = ".num_batches_tracked"  # of a BatchNorm: JAX does not count, and torch uses it with momentum=None only
 
@@ -22,13 +22,16 @@ SQUARE = "--square-kernels transposed says that they are Flax's of torch's Linea
 NAMELESS = "a model is needed, and the names of its parameters: of an optimizer of named_parameters(), or by --names."
 
 
-def checkpoint(tree: Any, given: Given, others: Sequence[str] = ()) -> Checkpoint:
-    """The checkpoint that a restored tree means; `others` is what was beside the tree.
+def checkpoint(tree: Any, like: Read, given: Given, others: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint that a restored tree means.
+
+    Args:
+        like: what is in the file of `given.like`.
+        others: what was beside the tree.
 
     Raises: ValueError or TypeError for what is not found in it, or does not carry over.
     """
-    like = replace(given, model_key=None, optimizer_key=None)
-    known, tensors = arrays.facts_like(like), arrays.like(like).model.tensors
+    known, tensors = arrays.facts_like(like), like.model.tensors
     if tensors is None or known.by_index:
         raise ValueError(f"--like {given.like}: {NAMELESS}")
     group = known.groups[0]
@@ -72,10 +75,10 @@ def _of_square(path: str, shape: tuple[int, ...]) -> Layout:
 
 
 def _in_torch(matching: Matching, leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Leaves as torch's tensors, by name, in memory of their own."""
+    """Leaves as torch's tensors, by name."""
     pairs = matching.pairs
     found = scattered((pairs[path].source, pairs[path].layout, leaf) for path, leaf in leaves.items())
-    return {str(matching.parameters[place].name): np.array(array, order="C") for place, array in found.items()}
+    return {str(matching.parameters[place].name): np.asarray(array, order="C") for place, array in found.items()}
 
 
 def _records(found: list[Moments], matching: Matching, known: Facts, given: Given) -> list[arrays.Record]:

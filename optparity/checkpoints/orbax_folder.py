@@ -5,7 +5,8 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,19 @@ def read(path: Path, given: Given) -> Checkpoint:
         trees[name], metadata = read_tree(folder)
     tree = trees[""] if list(trees) == [""] else trees
     facts = metadata.get(arrays.KEY)
-    if facts is None and not _named_as_torch(tree, given):
-        return jax_run.checkpoint(tree, given, place.others)
+    if facts is None:
+        like = arrays.like(replace(given, model_key=None, optimizer_key=None))
+        if not _named_as_torch(tree, like.model.tensors or ()):
+            return jax_run.checkpoint(tree, like, given, place.others)
     return arrays.checkpoint(Leaves(tree).by_path, facts, given)
 
 
-def _named_as_torch(tree: Any, given: Given) -> bool:
+def _named_as_torch(tree: Any, names: Collection[str]) -> bool:
     """Whether a tree is laid out as this module writes it, under the names of torch's parameters."""
-    if given.like is None or not isinstance(tree, dict) or not set(tree) <= {*arrays.PARTS} or not isinstance(tree.get("optimizer"), dict):
+    if not isinstance(tree, dict) or not set(tree) <= {*arrays.PARTS} or not isinstance(tree.get("optimizer"), dict):
         return False
-    fields = {field for entry in OPTIMIZERS.values() for field in optax_types.own_state(entry.name)._fields}
-    model = arrays.facts_like(given).model or ()
-    return set(tree["optimizer"]) <= fields and ("model" not in tree or set(Leaves(tree["model"]).paths) == set(model))
+    fields = {field for name in OPTIMIZERS for field in optax_types.own_state(name)._fields}
+    return set(tree["optimizer"]) <= fields and ("model" not in tree or set(Leaves(tree["model"]).paths) == set(names))
 
 
 def read_tree(folder: Path) -> tuple[Any, dict[str, Any]]:

@@ -184,3 +184,15 @@ def test_parts_of_a_partition_at_two_steps_are_two_groups(monkeypatch, capsys, t
         for i, name in zip(group["params"], group["param_names"], strict=True)
     }
     assert steps == {name: 7 if name[0] == "2" else 2 for name in named}
+
+
+def test_float64_is_carried_where_jax_has_none(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with jax.enable_x64(True):
+        state = folders.train_state(dtype="float64")
+        folders.save(tmp_path / "in", state)
+    saved = folders.adamw_saved(tmp_path / "in", state)
+    found, _ = converted(monkeypatch, capsys, saved)
+    same(moments_by_name(found["optimizer"], "exp_avg_sq"), folders.by_name(saved.moments["exp_avg_sq"]))
+    same({name: to_numpy(tensor) for name, tensor in found["model"].items()}, folders.by_name(saved.params))
+    assert found["model"]["0.weight"].dtype == torch.float64
