@@ -19,7 +19,8 @@ CHECKPOINT = "_CHECKPOINT_METADATA"  # is in the folder that was saved as one
 UNFINISHED = ".orbax-checkpoint-tmp"  # is in the name of a folder until all of it is there
 COMMITTED = "commit_success.txt"  # is in it then
 DEFAULT = "default"  # the item's name where it has none
-NO_TREE = re.compile("Array|RandomKey|Json|Proto")  # in the name of what wrote an item
+A_TREE = re.compile("Standard|PyTree")  # in the name of what wrote an item
+NO_TREE = re.compile("Array|RandomKey|Json|Proto")
 STEP = re.compile(r"(?:(.*)_)?(\d+)")
 
 
@@ -93,9 +94,10 @@ def _handlers(path: Path) -> dict[str, str]:
     """What wrote each item, where that is known; all of them are there."""
     said = _json(path / CHECKPOINT).get("item_handlers") if (path / CHECKPOINT).exists() else None
     known = said if isinstance(said, dict) else {}
-    for name in known:
-        if not (path / name).is_dir():
-            raise ValueError(f"it is no Orbax checkpoint, or a damaged one: its item {name} is not there.")
+    for name, handler in known.items():
+        whole = (path / name / TREE).exists() if A_TREE.search(str(handler)) else (path / name).is_dir()
+        if not whole:
+            raise ValueError(f"it is no Orbax checkpoint, or a damaged one: its item {name} is not there, or not whole.")
     return {name: str(handler) for name, handler in known.items()}
 
 

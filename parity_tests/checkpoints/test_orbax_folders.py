@@ -13,7 +13,7 @@ from optparity.interop import Matching, from_torch, weights_from_torch
 from optparity.interop.leaves import Leaves
 from optparity.parity.bits import differing
 
-from ..cli.running import one_line, optparity
+from ..cli.running import one_line, optparity, subprocess_optparity
 from . import orbax_folders as folders
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -75,6 +75,17 @@ def test_every_moment_is_at_its_parameter(monkeypatch, capsys, tmp_path, label):
         there = Leaves(getattr(back.state, field)).by_path
         same({path: leaf for path, leaf in there.items() if path not in saved.missing}, Leaves(tree).by_path)
     assert back.state.step == (saved.step or 0)
+
+
+def test_shards_of_other_devices_are_read(monkeypatch, tmp_path):
+    """In a process that has one device."""
+    monkeypatch.chdir(tmp_path)
+    saved = folders.sharded(tmp_path / "in")
+    new(saved)
+    run = subprocess_optparity("convert", *given(saved), XLA_FLAGS="")
+    assert (run.returncode, run.stderr) == (0, "")
+    found = torch.load("out.pt", weights_only=True)["optimizer"]
+    same(moments_by_name(found, "exp_avg"), folders.by_name(saved.moments["exp_avg"]))
 
 
 class WithStatistics(linen.Module):

@@ -82,7 +82,12 @@ DAMAGES = {
     "a missing item": (
         "composite_with_prefix_and_zeros",
         lambda path: shutil.rmtree(path / "ckpt_00000002" / "params"),
-        f"{DAMAGED}its item params is not there.",
+        f"{DAMAGED}its item params is not there, or not whole.",
+    ),
+    "an item without its metadata": (
+        "composite_with_prefix_and_zeros",
+        lambda path: (path / "ckpt_00000002" / "params" / "_METADATA").unlink(),
+        f"{DAMAGED}its item params is not there, or not whole.",
     ),
     "steps of two names": (
         "composite_with_prefix_and_zeros",
