@@ -1,6 +1,7 @@
 """A run that was saved in JAX as a checkpoint in torch's terms: the names, layouts and groups are those of a torch checkpoint like it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ..interop.layouts import Layout, inverse, of_a_kernel
 from ..interop.leaves import Leaves
 from ..interop.matching import Matching
 from ..interop.sources import gathered_shape, scattered, source
+from ..registry import TORCH_CLASSES
 from . import arrays, jax_tree, optax_types
 from .arrays import Facts
 from .checkpoint import Checkpoint, Given
@@ -91,13 +93,26 @@ def _records(found: list[Moments], matching: Matching, known: Facts, given: Give
                 step_of[name] = each.step
     records = []
     for i, (group, names) in enumerate(zip(known.groups, known.names, strict=True)):
-        steps = {step_of[name] for name in names if name in step_of} or {each.step for each in found}
-        if len(steps) > 1:
-            shown = ", ".join(sorted(map(str, steps)))
-            raise ValueError(f"the parameters of group {i} of --like {given.like} are at steps {shown}; a group has one.")
         own = [state.pop(name, {}) for name in names]
         missing = {index for index, name in zip(group.indices, names, strict=True) if name in given.missing}
-        records.append(arrays.record(group, i, own, next(iter(steps), None), missing, given.step))
+        step, behind = _steps([step_of.get(name) for name in names], found, TORCH_CLASSES[group.optimizer].has_step)
+        records.append(arrays.record(replace(group, behind=behind), i, own, step, missing, given.step))
     if state:
         raise ValueError(f"there is state of {jax_tree.some(list(state))}, in no group of --like {given.like}.")
     return records
+
+
+def _steps(steps: list[int | None], found: list[Moments], has_step: bool) -> tuple[int | None, tuple[int, ...]]:
+    """The most steps that a parameter of a group has taken, and how far each is behind.
+
+    Args:
+        steps: of each parameter, None where it has no state.
+        found: all that was found, for a group without state.
+        has_step: whether torch keeps a step for each parameter.
+    """
+    known = {step for step in steps if step is not None} or {each.step for each in found if each.step is not None}
+    if len(known) > 1 and not has_step:
+        raise ValueError(f"the parameters of a group are at steps {', '.join(map(str, sorted(known)))}, and torch's holds none.")
+    most = max(known, default=None)
+    behind = tuple(0 if step is None or most is None else most - step for step in steps)
+    return most, behind if any(behind) else ()
