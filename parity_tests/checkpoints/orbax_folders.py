@@ -331,6 +331,14 @@ def joined(*parts):
     return {name: jax.tree.map(one, *(part[name] for part in parts), is_leaf=is_leaf) for name in parts[0]}
 
 
+def at_two_steps(tx, later):
+    """A tree of a partition whose last layer has taken more steps: `later` is its state then."""
+    labels = {f"Dense_{i}": "late" if i == 2 else "early" for i in range(len(SIZES))}
+    params, state = stepped(optax.partition({"early": tx, "late": tx}, labels), linen_params())
+    late = optax.MaskedState(later(state.inner_states["late"].inner_state))
+    return {"params": params, "opt_state": state._replace(inner_states={**state.inner_states, "late": late})}
+
+
 OF_TRANSFORMS = {
     "inject_hyperparams": of_transform(
         optax.inject_hyperparams(optax.adamw)(learning_rate=1e-3), lambda state: adam_moments(state.inner_state[0])

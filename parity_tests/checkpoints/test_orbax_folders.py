@@ -170,30 +170,21 @@ def test_the_order_of_torchs_groups_is_not_trusted(monkeypatch, capsys, tmp_path
     same({name: to_numpy(state[i]["exp_avg"]) for i, (name, _) in enumerate(model.named_parameters())}, expected)
 
 
-def test_parts_of_a_partition_at_two_steps_are_two_groups(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("groups", [1, 2])
+def test_parts_of_a_partition_keep_their_steps(monkeypatch, capsys, tmp_path, groups):
     monkeypatch.chdir(tmp_path)
-    labels = {f"Dense_{i}": "late" if i == 2 else "early" for i in range(3)}
-    tx = optax.partition({"early": optax.adamw(1e-3), "late": optax.adamw(1e-3)}, labels)
-    params, state = folders.stepped(tx, folders.linen_params())
-    late = state.inner_states["late"].inner_state
-    late = (late[0]._replace(count=late[0].count + 5), *late[1:])
-    state = state._replace(inner_states={**state.inner_states, "late": state.inner_states["late"]._replace(inner_state=late)})
-    folders.save(tmp_path / "in", {"params": params, "opt_state": state})
-    saved = folders.Saved(tmp_path / "in", params, {})
-    new(saved)
-    message = "the parameters of group 0 of --like like.pt are at steps 2, 7; a group has one."
-    one_line(*optparity(monkeypatch, capsys, "convert", *given(saved)), message)
+    folders.save(
+        tmp_path / "in", folders.at_two_steps(optax.adamw(1e-3), lambda state: (state[0]._replace(count=state[0].count + 5), *state[1:]))
+    )
     model = folders.torch_model()
     named = dict(model.named_parameters())
-    groups = [{"params": [(n, p) for n, p in named.items() if (n[0] == "2") == late]} for late in (False, True)]
-    torch.save({"model": model.state_dict(), "optimizer": torch.optim.AdamW(groups).state_dict()}, "like.pt")
-    assert optparity(monkeypatch, capsys, "convert", *given(saved))[0] == 0
+    late = [[(name, p) for name, p in named.items() if (name[0] == "2") == last] for last in (False, True)]
+    own = [{"params": each} for each in (late if groups == 2 else [late[0] + late[1]])]
+    torch.save({"model": model.state_dict(), "optimizer": torch.optim.AdamW(own).state_dict()}, "like.pt")
+    assert optparity(monkeypatch, capsys, "convert", *given(folders.Saved(tmp_path / "in", None, {})))[0] == 0
     back = torch.load("out.pt", weights_only=True)["optimizer"]
-    steps = {
-        name: back["state"][i]["step"].item()
-        for group in back["param_groups"]
-        for i, name in zip(group["params"], group["param_names"], strict=True)
-    }
+    name_of = {i: name for group in back["param_groups"] for i, name in zip(group["params"], group["param_names"], strict=True)}
+    steps = {name_of[i]: state["step"].item() for i, state in back["state"].items()}
     assert steps == {name: 7 if name[0] == "2" else 2 for name in named}
 
 

@@ -179,6 +179,11 @@ REFUSED = {
         "the optimizer has counted 2 steps, and step 7 is beside its state",
     ),
     "no step": (lambda: tree_of(optax.sgd(0.1, 0.9)), "SGD", "this state of sgd holds no count of steps; --step is needed."),
+    "steps that torch does not hold": (
+        lambda: folders.at_two_steps(jaxopt_impl.sgd(0.1, momentum=0.9), lambda state: state._replace(step=state.step + 5)),
+        "SGD",
+        "the parameters of a group are at steps 2, 7, and torch's holds none.",
+    ),
     "two averages": (
         lambda: tree_of(folders.ADAM, ema=folders.linen_params()),
         "AdamW",
