@@ -97,7 +97,7 @@ def checkpoint(arrays: Mapping[str, np.ndarray], document: Any, given: Given) ->
         if given.like is not None:
             raise ValueError("--like: this checkpoint has groups of its own.")
         given.check_no_keys()
-    known = _facts_like(given) if document is None else _facts(document, options, rest)
+    known = facts_like(like(given)) if document is None else _facts(document, options, rest)
     if options:
         raise ValueError(f"there are hyper-parameters that no group has: {', '.join(sorted(options)[:5])}.")
     if rest:
@@ -171,21 +171,28 @@ def _group(document: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Group:
     return group
 
 
-def _facts_like(given: Given) -> Facts:
-    """Those that a conversion of `given.like` would have."""
+def like(given: Given) -> torch_file.Read:
+    """What is in the file of `--like`.
+
+    Raises: ValueError where it is needed, or cannot be read.
+    """
     if given.like is None:
         raise ValueError(
             "it does not hold torch's parameter groups; --like FILE.pt is needed, a torch checkpoint of the same model and optimizer "
             "(a new one will do), and --optimizer."
         )
     try:
-        like = torch_file.read_like(given.like, given)
+        return torch_file.read_like(given.like, given)
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, OverflowError) as error:
         raise ValueError(f"--like {given.like}: {' '.join(str(error).split())}") from None
-    order = None if like.model.tensors is None else list(like.model.order or like.model.tensors)
-    groups = [replace(group, step_kind=torch_groups.new_step_kind(group)) for group in like.groups]
+
+
+def facts_like(found: torch_file.Read) -> Facts:
+    """Those that a conversion of the file of `--like` would have."""
+    order = None if found.model.tensors is None else list(found.model.order or found.model.tensors)
+    groups = [replace(group, step_kind=torch_groups.new_step_kind(group)) for group in found.groups]
     missing = [()] * len(groups)
-    return Facts(groups, like.names.of, missing, order, like.model.versions, like.names.by_index, like.model.extras)
+    return Facts(groups, found.names.of, missing, order, found.model.versions, found.names.by_index, found.model.extras)
 
 
 def _agrees(known: Facts, given: Given) -> None:
@@ -208,15 +215,15 @@ def _records(optimizer: dict[str, np.ndarray], known: Facts, given: Given) -> li
     for i, (group, names, absent) in enumerate(zip(known.groups, known.names, known.missing, strict=True)):
         state = [by_name.pop(name, {}) for name in names]
         missing = {*absent, *(index for index, name in zip(group.indices, names, strict=True) if name in given.missing)}
-        records.append(_record(group, i, state, steps[i], missing, given.step))
+        records.append(record(group, i, state, steps[i], missing, given.step))
     if by_name:
         hint = " --like's file does not name its parameters: --names FILE.json does, or --names model." if known.by_index else ""
         raise ValueError(f"there is state of {', '.join(sorted(by_name)[:5])}, in no group.{hint}")
     return records
 
 
-def _record(
-    group: Group, i: int, state: Sequence[Mapping[str, np.ndarray]], counted: int, missing: set[int], given_step: int | None
+def record(
+    group: Group, i: int, state: Sequence[Mapping[str, np.ndarray]], counted: int | None, missing: set[int], given_step: int | None
 ) -> Record:
     torch_groups.check_options(group.optimizer, group.options, i)
     has_step = TORCH_CLASSES[group.optimizer].has_step

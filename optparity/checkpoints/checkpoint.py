@@ -28,6 +28,7 @@ class Given:
         model_key, optimizer_key: where in a torch checkpoint they are, as `state_dict` or `optimizer_states.1`.
         names: a JSON file with the names of the optimizer's parameters in its order; or "model", where that is the order of the model's
             `state_dict`.
+        square_kernels: of a checkpoint of JAX, "transposed" or "same": how torch has the kernels whose shape does not tell.
     """
 
     optimizer: str | None = None
@@ -37,6 +38,7 @@ class Given:
     model_key: str | None = None
     optimizer_key: str | None = None
     names: Path | None = None
+    square_kernels: str | None = None
 
     def check_no_keys(self) -> None:
         """Raise where something was given that only a torch checkpoint takes."""
