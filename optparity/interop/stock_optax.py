@@ -21,10 +21,8 @@ from .leaves import Leaves
 from .variables import pure
 from .wrappers import COUNT, HYPERPARAMETERS, PARTITION, SCHEDULE, Part, children, parts, replaced
 
-# Parts that have no counterpart here, and why.
-REFUSED = dict.fromkeys(
-    ("ScaleByRmsWithCountState", "ScaleByRStdDevWithCountState"), "bias_correction=True has no counterpart in jaxopt_impl.rmsprop"
-)
+# Parts that have no counterpart here, by their fields.
+REFUSED = {"ScaleByRmsWithCountState": {"count", "nu"}, "ScaleByRStdDevWithCountState": {"count", "mu", "nu"}}
 Names = str | Mapping[Any, str]
 
 
@@ -117,10 +115,10 @@ def _kind(kinds: Sequence[str], bias_correction_nu: bool, node: Any) -> str | No
     """Which of these states of optax a node is, by its type, or, of a mapping, by its keys."""
     found = type(node).__name__ if hasattr(node, "_fields") else None
     if isinstance(node, Mapping):
-        by_keys = (kind for kind in (*kinds, *REFUSED) if children(node).keys() == set(getattr(optax, kind)._fields))
-        found = next(by_keys, None)
+        fields = {**{kind: set(getattr(optax, kind)._fields) for kind in kinds}, **REFUSED}
+        found = next((kind for kind, own in fields.items() if children(node).keys() == own), None)
     if found in REFUSED:
-        raise ValueError(f"optax's {found} does not carry over: {REFUSED[found]}.")
+        raise ValueError(f"optax's {found} does not carry over: bias_correction=True has no counterpart in jaxopt_impl.rmsprop.")
     if found == "ScaleByAmsgradState" and found in kinds and bias_correction_nu:
         raise ValueError(
             f"optax's {found} does not carry over: its maximum is of the corrected vₜ/(1 − β₂ᵗ), ours of vₜ, and neither tells the other; "
@@ -214,7 +212,7 @@ def _rate(who: str, own: _Own, learning_rate: float | None) -> float | None:
     """The caller's learning rate, which is the injected one where there is one."""
     for at, name, value in own.numbers(HYPERPARAMETERS):
         if name == "learning_rate" and learning_rate is not None and np.asarray(learning_rate, value.dtype) != value:
-            raise ValueError(f"{who}: learning_rate {learning_rate} was given; inject_hyperparams at {at} has {value}.")
+            raise ValueError(f"{who}: learning_rate {learning_rate} was given; inject_hyperparams at {at} has {value!s}.")
     return learning_rate
 
 
@@ -233,22 +231,34 @@ def _like(name: str, found: Mapping[str, Any], params: Any, learning_rate: float
 
 def _like_params(whole: Mapping[Any, Any], found: Sequence[Part], params: Any) -> Any:
     """The states over {path: leaf} as trees like the parameters; one alone where it is of all of them, else in its mask or partition."""
-    treedef, paths = jax.tree.structure(params), Leaves(params).paths
-
-    def tree(field: Any) -> Any:
-        return treedef.unflatten([field.get(path, optax.MaskedNode()) for path in paths]) if isinstance(field, dict) else field
-
-    states = {label: type(state)(*map(tree, state)) for label, state in whole.items()}
-    held = [path for state in whole.values() for path in {path for field in state if isinstance(field, dict) for path in field}]
-    for path in held:
-        if held.count(path) > 1:
-            raise ValueError(f"from_optax: leaf {path} has state under two labels of {', '.join(map(repr, whole))}.")
-    ((label, state), *others) = states.items()
-    if not others and (set(held) == set(paths) or label is None):
-        return state if set(held) == set(paths) or not held else optax.MaskedState(state)
-    inner = {label: optax.MaskedState(state) for label, state in states.items()}
+    paths, held = Leaves(params).paths, _held(whole)
+    states = {label: _tree(state, jax.tree.structure(params), paths) for label, state in whole.items()}
+    label, state = next(iter(states.items()))
+    if len(states) == 1 and (held == set(paths) or (not held and label is None)):
+        return state
+    if len(states) == 1 and label is None:
+        return optax.MaskedState(state)
     (partition,) = (part for part in found if part.kind == PARTITION)
+    inner = {label: optax.MaskedState(state) for label, state in states.items()}
     return optax.transforms.PartitionState({**_idle(partition, inner), **inner})
+
+
+def _held(whole: Mapping[Any, Any]) -> set[str]:
+    """The leaves that states over {path: leaf} are of, each in one of them."""
+    held: set[str] = set()
+    for state in whole.values():
+        own = {path for field in state if isinstance(field, dict) for path in field}
+        for path in sorted(own & held):
+            raise ValueError(f"from_optax: leaf {path} has state under two labels of {', '.join(map(repr, whole))}.")
+        held |= own
+    return held
+
+
+def _tree(state: Any, treedef: Any, paths: Sequence[str]) -> Any:
+    """A state over {path: leaf} with trees like the parameters', a MaskedNode in the place of each leaf that it is not of."""
+    fields = {field: value for field, value in state._asdict().items() if isinstance(value, dict)}
+    trees = {field: treedef.unflatten([own.get(path, optax.MaskedNode()) for path in paths]) for field, own in fields.items()}
+    return state._replace(**trees)
 
 
 def _idle(partition: Part, inner: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -125,7 +125,7 @@ class _Walk:
             yield here._replace(kind=kind, fields=fields_of(node))
         elif wrapper:
             yield from wrapper(self, fields, here)
-        elif is_typed(node, NOTHING) or not jax.tree.leaves(node):
+        elif is_typed(node, NOTHING) or fields.keys() == {"found_nan"} or not jax.tree.leaves(node):
             return
         elif is_typed(node, SCHEDULES) or fields.keys() == {"count"}:
             yield self.number(SCHEDULE, fields, here, "count", SCHEDULES.get(type(node).__name__, "learning_rate"))
