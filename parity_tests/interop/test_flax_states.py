@@ -18,7 +18,20 @@ import torch_ref
 from optparity import interop
 
 from .states import state_dicts_same
-from .wrapped import ARGUMENTS, PARAMS, RATE, STEP, as_flax_has_it, as_orbax_has_it, coded, names_its_parameters, ours, same, stock
+from .wrapped import (
+    ARGUMENTS,
+    PARAMS,
+    RATE,
+    STEP,
+    as_flax_has_it,
+    as_orbax_has_it,
+    coded,
+    described,
+    names_its_parameters,
+    ours,
+    same,
+    stock,
+)
 
 NAMES, LAYOUTS = {"kernel": "weight", "bias": "bias"}, {"kernel": (1, 0)}
 AROUND = {
@@ -87,7 +100,7 @@ def test_the_line_for_nnx_without_a_function():
 def test_a_train_state_there_and_back(name, params):
     """As it is, and as Flax's and Orbax's checkpoints have it."""
     tx = optax.chain(optax.clip_by_global_norm(1.0), ours(name)())
-    groups = interop.describe(params, (name, {"learning_rate": RATE, **ARGUMENTS[name]}))
+    groups = described(params, (name, {"learning_rate": RATE, **ARGUMENTS[name]}))
     bare = coded(name, ours(name)().init(params))
     expected = interop.to_torch_state_dict(bare, groups)
     new = TrainState.create(apply_fn=None, params=params, tx=tx)
@@ -142,7 +155,7 @@ def test_steps_that_a_target_does_not_count_are_given():
         interop.to_flax(bare, new)
     train_state = interop.to_flax(bare, new, step=14)
     assert (train_state.step, int(train_state.opt_state.gradient_step)) == (14, STEP)
-    groups = interop.describe(PARAMS, ("adam", {"learning_rate": RATE}))
+    groups = described(PARAMS, ("adam", {"learning_rate": RATE}))
     state_dicts_same(interop.to_torch_state_dict(train_state, groups), interop.to_torch_state_dict(bare, groups))
 
 
@@ -151,7 +164,7 @@ def test_targets_that_do_not_fit_are_refused_and_left_as_they_are():
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     params, tx = nnx.state(model, nnx.Param), ours("adam")()
     state = jax.tree.map(lambda x: x + 1, tx.init(params))
-    groups = interop.describe(params, ("adam", {"learning_rate": RATE}))
+    groups = described(params, ("adam", {"learning_rate": RATE}))
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tx.init(params)._replace(step=None))._replace(step=state.step)
     other = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
     for given, target, message in [
@@ -188,4 +201,4 @@ def test_targets_that_do_not_fit_are_refused_and_left_as_they_are():
         interop.to_torch_state_dict(opt, groups)
     linen = TrainState.create(apply_fn=None, params=PARAMS, tx=tx).replace(step=3)
     with pytest.raises(ValueError, match=r"^to_torch_state_dict: the count at step stands at 3, the state at opt_state at step 0\."):
-        interop.to_torch_state_dict(linen, interop.describe(PARAMS, ("adam", {"learning_rate": RATE})))
+        interop.to_torch_state_dict(linen, described(PARAMS, ("adam", {"learning_rate": RATE})))

@@ -21,7 +21,7 @@ from optparity.parity.subnormals import torch_flushing_like_jax
 from optparity.parity.torch_side import TorchSide
 
 from .states import AFTER, BEFORE, JaxRun, same_leaves, state_dicts_same
-from .wrapped import FORMS, PARAMS, code, coded, same
+from .wrapped import FORMS, PARAMS, code, coded, described, same
 
 SIZES = {"b": (3,), "s": (7,), "w": (5, 7)}
 MASK = {"b": False, "s": False, "w": True}
@@ -31,11 +31,6 @@ ORDER = ("w", "b", "s")  # of torch's parameters: the group that decays first
 
 def of_matrices(tree):
     return jax.tree.map(lambda x: x.ndim > 1, tree)
-
-
-def described(params, pair, labels=None, **given):
-    optimizers, labels = masks.split(params, pair, labels)
-    return interop.describe(params, optimizers, labels=labels, **given)
 
 
 def two_groups(named, **arguments):
@@ -61,13 +56,14 @@ def test_a_mask_is_two_groups_and_they_are_a_mask(dtype, mask, arguments):
         whole, other = TorchSide(make, jax.tree.leaves(params)), None
         for t, gradient in enumerate(drawn):
             if t == BEFORE:
-                partition = interop.from_torch(whole.optimizer, params)
+                there = dict(zip(params, whole.params(), strict=True))
+                partition = interop.from_torch(whole.optimizer, there)
                 imported = interop.with_mask(partition, params)
                 assert jax.tree.structure(imported.state) == jax.tree.structure(in_jax.state)
                 state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), whole.optimizer.state_dict())
-                carried = JaxRun(imported.tx, dict(zip(params, whole.params(), strict=True)), imported.state)
+                carried = JaxRun(imported.tx, there, imported.state)
                 other = TorchSide(make, jax.tree.leaves(jax.tree.map(np.array, in_jax.params)))
-                written = interop.to_torch_state_dict(in_jax.state, described(params, pair, names=ORDER.index))
+                written = interop.to_torch_state_dict(in_jax.state, interop.describe(params, pair, parameters=ORDER))
                 assert [group["weight_decay"] for group in written["param_groups"]] == [0.1, 0.0]
                 other.optimizer.load_state_dict(written)
             if t < BEFORE:
@@ -105,7 +101,7 @@ def test_one_state_for_two_groups_by_values(form, around):
     for i, path in enumerate(order):
         for field in ("exp_avg", "exp_avg_sq"):
             assert (written["state"][i][field].numpy() == code(field, path)).all()
-    partition = interop.from_torch(written, PARAMS, optimizer="AdamW", parameters=order, names={path: path for path in order})
+    partition = interop.from_torch(written, PARAMS, optimizer="AdamW", parameters=order)
     back = interop.with_mask(partition, PARAMS)
     same(back.state, coded("adamw", jaxopt_impl.adamw(**ARGUMENTS).init(PARAMS)))
     state_dicts_same(interop.to_torch_state_dict(back.state, back.groups), written)
@@ -142,43 +138,42 @@ def test_masks_by_label():
     assert masks.split(PARAMS, {"a": plain}, labels) == ({"a": plain}, labels)
 
 
-def torch_groups(**changes):
+TWO = {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
+
+
+def of_torch(optimizer="AdamW", step=1.0, learning_rate=None, **changes):
+    """What comes of two groups of which the second, with these changes, does not decay."""
     weights = [torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(3))]
-    make = changes.pop("make", torch_ref.AdamW)
-    optimizer = make([{"params": [weights[0]]}, {"params": [weights[1]], "weight_decay": 0.0, **changes}], lr=0.1, weight_decay=0.5)
+    groups = [{"params": weights[:1]}, {"params": weights[1:], "weight_decay": 0.0, **changes}]
+    made = getattr(torch_ref, optimizer)(groups, lr=0.1, weight_decay=0.5)
     for weight in weights:
         weight.grad = torch.ones_like(weight)
-    optimizer.step()
-    return optimizer
+    made.step()
+    made.state[weights[1]]["step"].fill_(step)
+    return interop.from_torch(made.state_dict(), TWO, optimizer=optimizer, learning_rate=learning_rate)
 
 
 def test_groups_that_are_no_mask_are_refused():
-    params = {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
     for changes, message in [
         ({"lr": 0.2}, "with_mask: groups 0 and 1 differ in lr, so that each needs a state of its own"),
         ({"amsgrad": True}, "with_mask: groups 0 and 1 differ in amsgrad"),
         ({"weight_decay": 0.25}, "with_mask: groups of one state have one weight_decay, or 0; got 0.25, 0.5"),
-        ({"make": torch_ref.Adam}, "with_mask: groups of AdamW are needed; group 0 is of Adam"),
+        ({"optimizer": "Adam"}, "with_mask: groups of AdamW are needed; group 0 is of Adam"),
+        ({"step": 2.0}, r"with_mask: one transform has one step; the groups stand at 1, 2\."),
     ]:
         with pytest.raises(ValueError, match=f"^{message}"):
-            interop.with_mask(interop.from_torch(torch_groups(**changes), params), params)
-    late = torch_groups()
-    late.state[late.param_groups[1]["params"][0]]["step"] += 1
-    with pytest.raises(ValueError, match=r"^with_mask: one transform has one step; the groups stand at 1, 2\."):
-        interop.with_mask(interop.from_torch(late, params), params)
+            interop.with_mask(of_torch(**changes), TWO)
+
+
+def test_a_schedule_is_given_to_the_one_transform_as_well():
     schedule = optax.constant_schedule(0.25)
-    scheduled = interop.from_torch(torch_groups(), params, learning_rate=schedule)
+    scheduled = of_torch(learning_rate=schedule)
     with pytest.raises(ValueError, match=r"^with_mask: group 0 has a schedule; learning_rate is needed"):
-        interop.with_mask(scheduled, params)
-    by_schedule, by_number = (
-        interop.with_mask(scheduled, params, learning_rate=schedule),
-        interop.with_mask(interop.from_torch(torch_groups(), params, learning_rate=0.25), params),
-    )
-    updates = [each.tx.update(params, each.state, params)[0] for each in (by_schedule, by_number)]
-    same(*updates)
-    partition = interop.from_torch(torch_groups(), params)
-    with_decay, _ = partition.tx.update(params, partition.state, params)
-    assert (with_decay["a"] != updates[0]["a"]).all()
+        interop.with_mask(scheduled, TWO)
+    by_schedule, by_number = interop.with_mask(scheduled, TWO, learning_rate=schedule), interop.with_mask(of_torch(learning_rate=0.25), TWO)
+    updates = [jax.jit(each.tx.update)(TWO, each.state, TWO)[0] for each in (by_schedule, by_number, of_torch())]
+    same(*updates[:2])
+    assert (updates[0]["a"] != updates[2]["a"]).all()
 
 
 def test_one_state_needs_groups_of_one_transform():
@@ -186,13 +181,13 @@ def test_one_state_needs_groups_of_one_transform():
     state = jaxopt_impl.adamw(0.1).init(params)
     pair: dict[Hashable, Any] = {"a": ("adamw", {"learning_rate": 0.1}), "b": ("adamw", {"learning_rate": 0.2})}
     for groups, message in [
-        (interop.describe(params, pair, labels={"a": "a", "b": "b"}), "to_torch_state_dict: groups 'a' and 'b' differ in lr, so that each"),
+        (described(params, pair, labels={"a": "a", "b": "b"}), "to_torch_state_dict: groups 'a' and 'b' differ in lr, so that each"),
         (
-            interop.describe(params, {"a": pair["a"], "b": ("adam", {"learning_rate": 0.1})}, labels={"a": "a", "b": "b"}),
+            described(params, {"a": pair["a"], "b": ("adam", {"learning_rate": 0.1})}, labels={"a": "a", "b": "b"}),
             "to_torch_state_dict: groups 'a' and 'b' differ in class, so that each needs a state of its own",
         ),
         (
-            interop.describe({**params, "c": jnp.ones(3)}, dict.fromkeys("ab", pair["a"]), labels={"a": "a", "b": "b", "c": "b"}),
+            described({**params, "c": jnp.ones(3)}, dict.fromkeys("ab", pair["a"]), labels={"a": "a", "b": "b", "c": "b"}),
             "to_torch_state_dict: leaf c is in a group, but not in the state at the root",
         ),
     ]:
@@ -200,6 +195,6 @@ def test_one_state_needs_groups_of_one_transform():
             interop.to_torch_state_dict(state, groups)
     more = jaxopt_impl.adamw(0.1).init({**params, "c": jnp.ones(3)})
     with pytest.raises(ValueError, match=r"^to_torch_state_dict: leaf c is in no group"):
-        interop.to_torch_state_dict(more, interop.describe(params, dict.fromkeys("ab", pair["a"]), labels={"a": "a", "b": "b"}))
-    without = interop.describe(params, {label: ("sgd", {"learning_rate": 0.1}) for label in "ab"}, labels={"a": "a", "b": "b"})
+        interop.to_torch_state_dict(more, described(params, dict.fromkeys("ab", pair["a"]), labels={"a": "a", "b": "b"}))
+    without = described(params, {label: ("sgd", {"learning_rate": 0.1}) for label in "ab"}, labels={"a": "a", "b": "b"})
     assert interop.to_torch_state_dict(jaxopt_impl.sgd(0.1).init(params), without)["state"] == {}

@@ -27,6 +27,7 @@ from .wrapped import (
     as_orbax_has_it,
     code,
     coded,
+    described,
     names_its_parameters,
     ours,
     same,
@@ -74,14 +75,15 @@ def begun(around, tx, state):
 @pytest.mark.parametrize(("name", "around", "form"), sampled(EACH, of_cycle), ids=str)
 def test_to_torch_and_back(name, around, form):
     tx = AROUND[around](ours(name))
-    state, groups = coded(name, tx.init(PARAMS)), interop.describe(PARAMS, (name, {"learning_rate": RATE, **ARGUMENTS[name]}))
+    state, groups = coded(name, tx.init(PARAMS)), described(PARAMS, (name, {"learning_rate": RATE, **ARGUMENTS[name]}))
     written = interop.to_torch_state_dict(FORMS[form](state), groups)
     bare = coded(name, ours(name)().init(PARAMS))
     state_dicts_same(written, interop.to_torch_state_dict(bare, groups))
     for i, path in enumerate(PATHS):
         for field in set(written["state"][i]) - {"step"}:
             assert (written["state"][i][field].numpy() == code(field, path)).all()
-    back = interop.from_torch(written, PARAMS, optimizer=groups[0].optimizer, step=STEP if "step" not in written["state"][0] else None)
+    step = None if "step" in written["state"][0] else STEP
+    back = interop.from_torch(written, PARAMS, optimizer=groups[0].optimizer, parameters=PATHS, step=step)
     same(back.state, bare)
     new = begun(around, tx, state)
     same(interop.wrapped(back.state, new), state)
@@ -100,8 +102,8 @@ def groups_of(name, around, labels=(0, 1)):
     """Torch's groups of what is trained: the one of the w's, or one for each label."""
     pair = (name, {"learning_rate": RATE, **ARGUMENTS[name]})
     if around in TRAINED:
-        return interop.describe(PARAMS, dict.fromkeys(labels, pair), labels=jax.tree.map(lambda i: labels[i], LABELS))
-    return interop.describe({key: {"w": tree["w"]} for key, tree in PARAMS.items()}, pair)
+        return described(PARAMS, dict.fromkeys(labels, pair), labels=jax.tree.map(lambda i: labels[i], LABELS))
+    return described({key: {"w": tree["w"]} for key, tree in PARAMS.items()}, pair)
 
 
 @pytest.mark.parametrize(("name", "around", "form"), sampled(PART, lambda *case: PART.index(case) % 2 == 0), ids=str)
@@ -139,7 +141,7 @@ def test_of_some_leaves_to_torch_and_back(name, around, form):
     state_dicts_same(interop.to_torch_state_dict(FORMS[form](state), groups_of(name, around, ("z", "a"))), written)  # leaves decide
     if around in TRAINED:
         step = None if "step" in written["state"][0] else STEP
-        back = interop.from_torch(written, PARAMS, optimizer=groups[0].optimizer, parameters=order, names={p: p for p in order}, step=step)
+        back = interop.from_torch(written, PARAMS, optimizer=groups[0].optimizer, parameters=order, step=step)
         same(interop.wrapped(back.state, tx.init(PARAMS)), state)
 
 
@@ -183,7 +185,7 @@ def test_each_label_may_be_another_optimizer():
 
 WHERE_OURS = "is no part of a state of jaxopt_impl .*, and nothing that is read through; give the state beside it"
 ADAM = {"learning_rate": RATE}
-GROUPS = interop.describe(PARAMS, ("adam", ADAM))
+GROUPS = described(PARAMS, ("adam", ADAM))
 BARE = coded("adam", ours("adam")().init(PARAMS))
 
 
@@ -218,7 +220,7 @@ def test_what_would_be_lost_is_refused():
 def test_hyper_parameters_are_those_of_the_group():
     inject = optax.inject_hyperparams(jaxopt_impl.adamw)
     arguments = {"learning_rate": 0.1, "b1": 0.8, "weight_decay": 0.3}  # none of which float32 has
-    groups = interop.describe(PARAMS, ("adamw", arguments))
+    groups = described(PARAMS, ("adamw", arguments))
     state = inject(**arguments).init(PARAMS)
     written = interop.to_torch_state_dict(state, groups)["param_groups"][0]
     assert (written["lr"], written["betas"][0], written["weight_decay"]) == (0.1, 0.8, 0.3)
@@ -297,8 +299,8 @@ def test_two_states_are_one_too_many():
     two = optax.partition({"a": ours("adam")(), "b": ours("adam")()}, {"dec": "a", "enc": "b"}).init(PARAMS)
     overlapping = two._replace(inner_states={**two.inner_states, "b": two.inner_states["a"]})
     pair = ("adam", ADAM)
-    by_label = interop.describe(PARAMS, {"a": pair, "b": pair}, labels={"dec": {"b": "a", "w": "b"}, "enc": {"b": "a", "w": "b"}})
-    other = interop.describe(PARAMS, {"x": pair, "y": pair}, labels={"dec": {"b": "x", "w": "y"}, "enc": {"b": "x", "w": "y"}})
+    by_label = described(PARAMS, {"a": pair, "b": pair}, labels={"dec": {"b": "a", "w": "b"}, "enc": {"b": "a", "w": "b"}})
+    other = described(PARAMS, {"x": pair, "y": pair}, labels={"dec": {"b": "x", "w": "y"}, "enc": {"b": "x", "w": "y"}})
     for state, groups, message in [
         (twice, GROUPS, r"leaf dec\.b has state at 0 and at 1; give the one that goes on"),
         (overlapping, GROUPS, r"leaf dec\.b has state at inner_states\.a\.inner_state and at inner_states\.b\.inner_state; give the one"),
@@ -311,7 +313,7 @@ def test_two_states_are_one_too_many():
         (two, GROUPS, r"group 0 \(dec\.b, .*\) needs one state"),
         (
             two,
-            interop.describe({"dec": PARAMS["dec"]}, pair),
+            described({"dec": PARAMS["dec"]}, pair),
             r"the state at inner_states\.b\.inner_state is of no group; there are groups 0\.",
         ),
         (optax.adam(RATE).init(PARAMS), GROUPS, f"ScaleByAdamState at 0 {WHERE_OURS}"),

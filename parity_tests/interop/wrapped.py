@@ -9,6 +9,8 @@ import numpy as np
 import optax
 from jax.tree_util import GetAttrKey, keystr, tree_map_with_path
 
+from optparity import interop
+from optparity.interop.leaves import Leaves
 from optparity.registry import OPTIMIZERS
 
 RATE = 0.125  # a power of two, by which optax.rmsprop's momentum divides without rounding
@@ -39,6 +41,11 @@ def ours(name: str) -> Callable[..., Any]:
 
 def stock(name: str) -> Callable[..., Any]:
     return lambda learning_rate=RATE: OPTIMIZERS[name].stock_optax.make(learning_rate=learning_rate, **ARGUMENTS[name])
+
+
+def described(params: Any, optimizers: Any, labels: Any = None) -> tuple[interop.Group, ...]:
+    """The groups of a torch model whose parameters have the leaves' names, in their order."""
+    return interop.describe(params, optimizers, labels=labels, parameters=Leaves(params).paths)
 
 
 # label -> of what makes the optimizer, what makes the wrapped transform
