@@ -339,3 +339,37 @@ def test_two_states_are_one_too_many():
     stocks = optax.partition({"a": optax.adam(RATE), "b": optax.adam(RATE)}, {"dec": "a", "enc": "b"}).init(PARAMS)
     with pytest.raises(ValueError, match=r"^from_optax: leaf dec\.b has state under two labels of 'a', 'b'"):
         interop.from_optax("adam", stocks._replace(inner_states={**stocks.inner_states, "b": stocks.inner_states["a"]}), PARAMS)
+
+
+def test_partitions_in_each_other_and_after_each_other():
+    """The one around the state is read; a second one around it is refused, one beside it is not."""
+    whole = jax.tree.map(lambda _: "x", LABELS)
+    beside = optax.chain(
+        optax.partition({0: optax.clip(1.0), 1: optax.identity()}, LABELS),
+        optax.partition({"x": optax.set_to_zero(), "y": optax.adam(RATE)}, {"dec": "x", "enc": "y"}),
+    )
+    for label in ("y", "adam"):
+        found = interop.from_optax({label: "adam"} if label == "y" else "adam", coded("adam", beside.init(PARAMS)), PARAMS)
+        assert found.inner_states.keys() == {"x", "y"}
+        names_its_parameters(found, {"enc.b", "enc.w"})
+    inside = optax.partition({"x": optax.partition({0: optax.adam(RATE), 1: optax.set_to_zero()}, LABELS)}, whole)
+    with pytest.raises(
+        ValueError, match=r"^from_optax: one partition around ScaleByAdamState is read through; there are partitions at the root"
+    ):
+        interop.from_optax("adam", inside.init(PARAMS), PARAMS)
+    ours_inside = optax.partition({"x": optax.partition({0: ours("adam")(), 1: ours("adam")()}, LABELS)}, whole)
+    written = interop.to_torch_state_dict(coded("adam", ours_inside.init(PARAMS)), groups_of("adam", "two labels"))
+    assert [float(written["state"][i]["exp_avg"].flatten()[0]) for i in range(4)] == [code("exp_avg", PATHS[i]) for i in (0, 2, 1, 3)]
+
+
+def test_a_checkpoint_may_leave_out_what_is_empty():
+    """As NNX does of its state: of a wrapper around nothing its numbers are left."""
+    state, count = coded("adam", ours("adam")().init(PARAMS)), jnp.asarray(STEP, jnp.int32)
+    zero = jnp.asarray(0, jnp.int32)
+    for beside in [
+        {"count": count, "hyperparams": {"max_norm": jnp.asarray(1.0)}},
+        {"mini_step": zero, "gradient_step": zero, "acc_grads": {}},
+        {"notfinite_count": zero, "last_finite": jnp.asarray(True), "total_notfinite": zero},
+    ]:
+        written = interop.to_torch_state_dict({0: beside, 2: as_orbax_has_it(state)}, GROUPS)
+        state_dicts_same(written, interop.to_torch_state_dict(BARE, GROUPS))
