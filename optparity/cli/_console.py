@@ -58,6 +58,8 @@ def writable(*files: Path | None) -> None:
         try:
             if file.is_dir():
                 raise BadInputError(f"{file} is a folder; a file name is needed.")
+            if file.exists() and not file.is_file():
+                raise BadInputError(f"{file} cannot be used: it is no regular file.")
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInputError(f"{file} cannot be written: {error.strerror}.") from None
