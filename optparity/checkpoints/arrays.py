@@ -130,7 +130,7 @@ def _facts(document: Any, options: dict[str, np.ndarray], rest: dict[str, np.nda
         groups = [_group(each, options) for each in document["groups"]]
         names, missing = ([tuple(each[key]) for each in document["groups"]] for key in ("names", "missing"))
         model, extras = document["model"], {name: data.decoded(item, rest) for name, item in document.get("extras", {}).items()}
-        frame = data.decoded(document.get("frame"), rest)
+        frame = data.decoded(document.get("frame"), rest, places=True)
         _check_facts(document, groups, names)
         if frame is not None and sorted(data.slots(frame)) != (["model", "optimizer"] if model is not None else ["optimizer"]):
             raise ValueError("what is beside the model and the optimizer has not a place for each")
@@ -147,12 +147,13 @@ def _check_facts(document: Mapping[str, Any], groups: Sequence[Group], names: Se
     flat = [name for own in names for name in own]
     if document["version"] not in VERSIONS or [len(group.indices) for group in groups] != list(map(len, names)):
         raise ValueError("another version, or names that are not those of the parameters")
-    if not groups or not isinstance(document["versions"], dict | None) or not isinstance(document["by_index"], bool):
-        raise ValueError("no groups, or versions that are none")
+    if not groups or not isinstance(document["by_index"], bool):
+        raise ValueError("no groups, or a wrong by_index")
+    data.check_versions(document["versions"])
     if not all(type(index) in (int, str) for index in indices) or len({*indices}) < len(indices):
         raise ValueError("parameters have keys, which are numbers or names, each once")
     for own in (flat, document["model"] or []):
-        if not isinstance(own, list) or not all(isinstance(name, str) for name in own) or len({*own}) < len(own):
+        if not isinstance(own, list) or not all(isinstance(name, str) and name for name in own) or len({*own}) < len(own):
             raise ValueError("parameters and tensors have names, each once")
 
 
@@ -161,6 +162,8 @@ def _group(document: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Group:
     if not isinstance(document["params"], list) or not isinstance(document["names"], list) or not isinstance(document["missing"], list):
         raise ValueError("params, names and missing of a group are lists")
     group = Group(document["optimizer"], options, tuple(document["params"]), document["step_kind"])
+    if options.get("param_names") is not None and len(options["param_names"]) != len(group.indices):
+        raise ValueError("param_names that are not those of the parameters")
     if group.step_kind not in STEP_KINDS or not isinstance(group.optimizer, str):
         raise ValueError(f"step_kind {group.step_kind!r} of {group.optimizer!r}")
     return group

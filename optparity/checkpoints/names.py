@@ -105,9 +105,6 @@ def _told(groups: Sequence[Group]) -> list[str] | None:
     names: list[Any] = []
     for group in groups:
         names += group.options.get("param_names") or (group.indices if all(isinstance(i, str) for i in group.indices) else [None])
-    for name in names:
-        if name is not None and not isinstance(name, str):
-            raise ValueError(f"param_names are strings; got {name!r}.")
     return names if None not in names and len(set(names)) == len(names) else None
 
 
