@@ -9,6 +9,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def _checked(path: Path) -> bool:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED:
-                raise _damaged(f"its member {member.filename} is compressed; torch compresses nothing.")
+                raise _damaged(f"its member {member.filename} is compressed; torch.save compresses nothing.")
         if not any(member.CRC for member in members):
             return False
         for member in members:
@@ -86,19 +87,25 @@ def _begin(view: memoryview, member: zipfile.ZipInfo) -> int:
 
 def _check_claims(saved: Any, size: int) -> None:
     """Raise where tensors would take far more memory than the file has bytes, and where there are objects without end."""
-    claimed, seen, rest, count = 0, set(), [saved], 0
-    while rest:
-        value = rest.pop()
-        count += 1
-        if count > MOST_OBJECTS:
-            raise ValueError(f"it holds more than {MOST_OBJECTS:,} objects, or some that are in themselves.")
-        if isinstance(value, Mapping):
-            rest.extend(value.values())
-        elif isinstance(value, list | tuple):
-            rest.extend(value)
-        elif is_tensor(value) and not getattr(value, "is_meta", False) and "strided" in str(value.layout):
-            place = value.data_ptr(), value.shape, value.stride(), value.dtype
-            claimed += 0 if place in seen else value.numel() * value.element_size()
-            seen.add(place)
+    tensors: list[Any] = []
+    if _counted(saved, {}, tensors) > MOST_OBJECTS:
+        raise ValueError(f"it holds more than {MOST_OBJECTS:,} objects, or some that are in themselves.")
+    places = {(t.data_ptr(), t.shape, t.stride(), t.dtype): t.numel() * t.element_size() for t in tensors}
+    claimed = sum(places.values())
     if claimed > MOST_CLAIMED * size + FEW_BYTES:
         raise ValueError(f"its tensors claim {claimed:,} bytes, but the file has {size:,}: they are expanded, or it is damaged.")
+
+
+def _counted(value: Any, counts: dict[int, int], tensors: list[Any]) -> int:
+    """How many objects are in a value; those of the same list count each time, though they are looked at once."""
+    if not isinstance(value, Mapping | list | tuple):
+        if is_tensor(value) and not value.is_meta and "strided" in str(value.layout):
+            tensors.append(value)
+        return 1
+    if isinstance(value, OrderedDict) and vars(value).keys() - {"_metadata"}:  # a pickle may put anything in the place of its methods
+        raise _damaged("an OrderedDict has attributes of its own.")
+    if id(value) not in counts:
+        counts[id(value)] = MOST_OBJECTS + 1  # of what is in itself
+        items = value.values() if isinstance(value, Mapping) else value
+        counts[id(value)] = 1 + sum(_counted(item, counts, tensors) for item in items)
+    return counts[id(value)]

@@ -88,6 +88,8 @@ def read_parts(saved: Any, given: Given, *, ordered: bool = True) -> Read:
     torch_class = OPTIMIZERS[given.optimizer].torch_name if given.optimizer in OPTIMIZERS else given.optimizer
     state_dict = _with_groups(found.optimizer, given)
     groups = torch_groups.read_groups(state_dict, torch_class)
+    if not groups:
+        raise ValueError("its optimizer has no groups.")
     left: list[str] = []
     model = _model(found.model, left)
     names = named(groups, state_dict["state"], model.tensors, given.names, ordered=ordered)

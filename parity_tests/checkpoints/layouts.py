@@ -45,7 +45,7 @@ def adamw(shapes=REPEATED, *, groups=None, named=False, order=None, dtype=torch.
     own = [
         {"params": [(name, parameters[name]) if named else parameters[name] for name in names]} for names in groups or [order or [*shapes]]
     ]
-    optimizer = torch.optim.AdamW(own, lr=1e-3, **options)
+    optimizer = torch.optim.AdamW(own, **{"lr": 1e-3, **options})
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
     for _ in range(3):
