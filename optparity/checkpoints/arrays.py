@@ -202,14 +202,15 @@ def _records(optimizer: dict[str, np.ndarray], known: Facts, given: Given) -> li
     for key, array in optimizer.items():
         field, _, name = key.partition(".")
         by_name.setdefault(name, {})[field] = array
+    strange = by_name.keys() - {name for own in known.names for name in own}
+    if strange:
+        hint = " --like's file does not name its parameters: --names FILE.json does, or --names model." if known.by_index else ""
+        raise ValueError(f"there is state of {', '.join(sorted(strange)[:5])}, in no group.{hint}")
     records = []
     for i, (group, names, absent) in enumerate(zip(known.groups, known.names, known.missing, strict=True)):
-        state = [by_name.pop(name, {}) for name in names]
+        state = [by_name.get(name, {}) for name in names]
         missing = {*absent, *(index for index, name in zip(group.indices, names, strict=True) if name in given.missing)}
         records.append(_record(group, i, state, steps[i], missing, given.step))
-    if by_name:
-        hint = " --like's file does not name its parameters: --names FILE.json does, or --names model." if known.by_index else ""
-        raise ValueError(f"there is state of {', '.join(sorted(by_name)[:5])}, in no group.{hint}")
     return records
 
 

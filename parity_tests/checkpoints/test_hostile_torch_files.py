@@ -410,9 +410,9 @@ def test_metadata_of_wrong_types_is_refused(tmp_path):
             at[path[-1]] = wrong
             read, error = attempted(lambda document=document: arrays.checkpoint(dict(found), document, Given()))
             seen[error is None] += 1
-            if error is None:
+            if read is not None:
                 torch_file.write(read, tmp_path / "out.pt")
                 torch_file.checkpoint(torch_archive.load(tmp_path / "out.pt")[0], Given("AdamW"))
             else:
-                assert "\n" not in error
+                assert "\n" not in (error or "\n")
     assert min(seen.values()) > 100
