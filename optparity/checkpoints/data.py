@@ -1,7 +1,7 @@
 """Plain data as JSON and arrays, and back: what a torch checkpoint holds beside the tensors of a model and the moments of its optimizer.
 
 JSON has fewer kinds than Python: what it does not know is a dict of one item, the name of the kind: {"tuple": [1, 2]}. A tensor is
-{"array": NAME}, under which it is in the file.
+{"array": NAME}, under which it is in the file, and a number of NumPy's {"number": ["float64", 0.5]}.
 """
 
 from collections import OrderedDict
@@ -45,6 +45,8 @@ def encoded(value: Any, path: str, arrays: dict[str, np.ndarray], *, unique: boo
         return value
     if isinstance(value, Slot):
         return {"slot": [value.part, value.flat]}
+    if isinstance(value, np.generic):
+        return {"number": [value.dtype.name, value.item()]}
     if is_tensor(value):
         return _encoded_tensor(to_numpy(value), path, arrays, unique)
 
@@ -107,6 +109,8 @@ def decoded(value: Any, arrays: dict[str, np.ndarray], *, places: bool = False) 
         return to_torch(arrays.pop(items), copy=True)
     if kind == "empty":
         return _decoded_empty(*items)
+    if kind == "number":
+        return _decoded_number(*items)
     if kind == "slot" and places:
         return _decoded_slot(*items)
     if kind in ("dict", "OrderedDict"):
@@ -124,6 +128,15 @@ def _decoded_empty(dtype: str, shape: list[int]) -> Any:
     if dtype not in DTYPES or 0 not in shape:
         raise ValueError(f"an array without elements of {dtype} and shape {shape}")
     return to_torch(np.zeros(shape, dtype))
+
+
+def _decoded_number(dtype: str, number: Any) -> np.generic:
+    """One of NumPy's."""
+    found = np.asarray(number, dtype) if dtype in DTYPES else np.asarray(None)
+    same = found.shape == () and (found.item() == number or number != number)
+    if not same:
+        raise ValueError(f"a number of {dtype} that is {number!r}")
+    return found[()]
 
 
 def _decoded_slot(part: str, flat: str) -> Slot:
@@ -169,7 +182,7 @@ def _known(value: Any) -> bool:
 def _holds(value: Any, key: Any, path: str, left: list[str]) -> bool:
     """Whether a value, under this key of a dict, is plain data; the items of a collection are another question."""
     what = type(value).__name__
-    if is_tensor(value) and not isinstance(value, np.generic):
+    if is_tensor(value):
         found = _unheld(value)
         what = f"a tensor of {found}"
         known = found is None

@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .._arrays import is_tensor
+from . import numpy_scalars
 
 MOST_OBJECTS = 10_000_000  # in a file: a dict that is in itself, or lists of the same lists again, have no end
 MOST_CLAIMED = 16  # bytes of tensors for each byte of the file: tied tensors and expanded masks take less
@@ -36,7 +39,7 @@ def load(path: Path) -> tuple[Any, bool]:
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}.") from None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), numpy_scalars.allowed():
             warnings.simplefilter("ignore")  # of other pickles than torch's, which are refused anyhow
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
@@ -99,7 +102,7 @@ def _check_claims(saved: Any, size: int) -> None:
 def _counted(value: Any, counts: dict[int, int], tensors: list[Any]) -> int:
     """How many objects are in a value; those of the same list count each time, though they are looked at once."""
     if not isinstance(value, Mapping | list | tuple):
-        if is_tensor(value) and not value.is_meta and "strided" in str(value.layout):
+        if is_tensor(value) and not isinstance(value, np.generic) and not value.is_meta and "strided" in str(value.layout):
             tensors.append(value)
         return 1
     if isinstance(value, OrderedDict) and vars(value).keys() - {"_metadata"}:  # a pickle may put anything in the place of its methods

@@ -149,6 +149,24 @@ class Shadowed:
         return OrderedDict, (list(weights().items()),), {"items": 5}
 
 
+class Numpy:
+    """A number of NumPy's as a crafted pickle has it."""
+
+    def __init__(self, dtype, data):
+        self.dtype, self.data = dtype, data
+
+    def __reduce__(self):
+        return np.float64(1).__reduce__()[0], (Crafted(self.dtype), self.data)
+
+
+class Crafted:
+    def __init__(self, arguments):
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return np.dtype, self.arguments
+
+
 class Code:
     def __reduce__(self):
         return os.mkdir, ("executed",)
@@ -215,6 +233,9 @@ FILES = {
     "betas of the same": (of_group(betas=0.9), "in.pt: AdamW: group 0 has betas 0.9; two numbers are needed"),
     "a learning rate that is a text": (of_group(lr="0.1"), "in.pt: .*a number is needed"),
     "a learning rate that is none": (of_group(lr=None), "in.pt: .*"),
+    "a NumPy object": (saved(x=Numpy(("O", False, True), b"x")), DAMAGED + "ValueError: a NumPy dtype 'O'"),
+    "a NumPy number of other bytes": (saved(x=Numpy(("f8", False, True), b"x")), DAMAGED + "ValueError: a NumPy number of 1 bytes in f8"),
+    "a NumPy array": (saved(x=np.ones(3)), r"in.pt: it holds pickled code or objects \(numpy._core.multiarray._reconstruct\)"),
     "a script": (script(), DAMAGED + "its member .* is compressed; torch.save compresses nothing"),
     "an npz": (npz(), DAMAGED + "RuntimeError: "),
     "flat keys without a name": (
