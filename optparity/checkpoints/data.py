@@ -130,7 +130,7 @@ def _decoded_empty(dtype: str, shape: list[int]) -> Any:
     return to_torch(np.zeros(shape, dtype))
 
 
-def _decoded_number(dtype: str, number: Any) -> np.generic:
+def _decoded_number(dtype: str, number: Any) -> Any:
     """One of NumPy's."""
     found = np.asarray(number, dtype) if dtype in DTYPES else np.asarray(None)
     same = found.shape == () and (found.item() == number or number != number)
