@@ -118,10 +118,8 @@ def notes(checkpoint: Checkpoint, *, to_torch: bool) -> Iterator[str]:
     """What somebody should know who goes on with the file."""
     yield from checkpoint.notes
     if checkpoint.by_index:
-        yield (
-            "Parameters are named by their index in torch: its groups have no param_names, and the shapes in the model do not tell. "
-            "--names FILE.json names them."
-        )
+        hint = "" if to_torch else " --names FILE.json names them."
+        yield f"Parameters are named by their index in torch: neither its groups nor the shapes in the model tell their names.{hint}"
     kept = [key for group, *_ in checkpoint.records for key in torch_classes.unknown(group.optimizer, group.options)]
     if kept:
         yield f"Kept as data, as torch does: {', '.join(dict.fromkeys(kept))} of the groups."
