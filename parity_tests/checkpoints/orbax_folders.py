@@ -4,7 +4,7 @@ Every element of every leaf has a gradient of its own, so that a moment tells wh
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -86,7 +86,7 @@ def linen_params(dtype="float32"):
     return valued(jax.tree.map(lambda leaf: leaf.astype(dtype), params))
 
 
-def stepped(tx, params, steps=STEPS):
+def stepped(tx, params, steps=STEPS) -> tuple[Any, Any]:
     """Parameters and state after some steps."""
     state, update = tx.init(params), jax.jit(tx.update)
     for i in range(steps):
@@ -114,7 +114,7 @@ def our_moments(state):
     return {name: tree for name, tree in state._asdict().items() if name != "step" and tree is not None}
 
 
-def save(folder, tree, checkpointer=ocp.StandardCheckpointer):
+def save(folder, tree, checkpointer: Callable[[], ocp.Checkpointer] = ocp.StandardCheckpointer):
     with checkpointer() as saver:
         saver.save(folder.absolute(), tree)
 
