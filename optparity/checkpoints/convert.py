@@ -3,11 +3,12 @@
 A format is a module with `read(path, given) -> Checkpoint` and `write(checkpoint, path)`; huggingface is only read.
 """
 
+import os
 import re
 from pathlib import Path
 from types import ModuleType
 
-from .._files import recover, replacing
+from .._files import recover, replaceable, replacing
 from . import huggingface_folder, orbax_folder, safetensors_file, torch_file
 from .checkpoint import Checkpoint, Given, RefusedError
 
@@ -23,8 +24,10 @@ SUFFIXES = {**dict.fromkeys((".pt", ".pth", ".ckpt", ".bin", ".tar"), "torch"), 
 OTHERS = (".npz", ".npy", ".pkl", ".pickle", ".h5", ".hdf5", ".keras", ".onnx", ".gguf", ".msgpack", ".pb", ".tflite", ".distcp", ".index")
 OTHERS += (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".json", ".yaml", ".yml", ".toml", ".txt", ".csv", ".md", ".log", ".py")
 OTHERS += (".safetensor", ".safetensors_", ".ptc", ".ptt", ".ph", ".chkpt", ".cpkt", ".model", ".weights", ".torch", ".tmp", ".bak")
+# The names in a folder of Orbax's, with their folders.
 ORBAXS_OWN = re.compile(
-    r"_METADATA|_CHECKPOINT_METADATA|_sharding|array_metadatas|commit_success\.txt|d|manifest\.ocdbt|ocdbt\.process_\d+"
+    r"_METADATA|_CHECKPOINT_METADATA|_sharding|array_metadatas(/process_\d+)?|commit_success\.txt"
+    r"|(ocdbt\.process_\d+/)?(manifest\.ocdbt|d(/[0-9a-f]{32})?)|ocdbt\.process_\d+"
 )
 # What comes of data that no check here has foreseen. A tensor without memory and JSON nested too deep are RuntimeErrors.
 UNFORESEEN = (ValueError, TypeError, RuntimeError, AttributeError, LookupError, OverflowError)
@@ -93,11 +96,11 @@ def write(checkpoint: Checkpoint, path: Path, *, force: bool = False) -> None:
     """
     try:
         recover(path)
-        _check_replaceable(path, force)
+        check_target(path, force=force)
         path.resolve().parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, folder=True) as temporary:
+        with replacing(path, folder=True, fresh=not force) as temporary:
             FORMATS[target_form(path)].write(checkpoint, temporary)
-            _check_replaceable(path, force)
+            check_target(path, force=force)
     except RefusedError:
         raise
     except OSError as error:
@@ -106,15 +109,39 @@ def write(checkpoint: Checkpoint, path: Path, *, force: bool = False) -> None:
         raise RefusedError(f"{path}: {_said(error)}") from None
 
 
-def _check_replaceable(path: Path, force: bool) -> None:
-    """Refuse what is there already and not to be replaced: anything without `force`, and with it what is not a checkpoint's alone."""
-    target = path.resolve()  # where a link points to
-    if target.exists() and not force:
-        raise RefusedError(f"{path} is there already; --force replaces it.")
-    if target.is_dir():
-        others = sorted(entry.name for entry in target.iterdir() if not ORBAXS_OWN.fullmatch(entry.name))
-        if others:
-            raise RefusedError(f"{path} is a folder that holds {others[0]!r}, which is not a checkpoint's; it is left as it is.")
+def check_target(path: Path, *, force: bool) -> None:
+    """Refuse a name that no checkpoint can be written to.
+
+    What is there stays without `force`. With it, a file may be replaced by a file, and by a folder a folder with nothing but Orbax's own.
+
+    Raises: RefusedError.
+    """
+    try:
+        target = replaceable(path, folder=True)  # where a link points to
+        if not target.exists():
+            return
+        if not force:
+            raise RefusedError(f"{path} is there already; --force replaces it.")
+        is_folder, kind = target.is_dir(), target_form(path)
+        if is_folder != (kind == "orbax"):
+            kinds = ("folder", "file") if is_folder else ("file", "folder")
+            raise RefusedError(f"{path} is a {kinds[0]}, and a checkpoint of {kind} is a {kinds[1]}; it is left as it is.")
+        foreign = _foreign(target) if is_folder else None
+    except OSError as error:
+        raise RefusedError(f"{path} cannot be written: {error.strerror or error}.") from None
+    if foreign:
+        raise RefusedError(f"{path} is a folder that holds {foreign!r}, which is not a checkpoint's; it is left as it is.")
+
+
+def _foreign(folder: Path) -> str | None:
+    """What is in a folder that Orbax has not written there, if anything is."""
+    for where, folders, files in os.walk(folder):
+        for path in (Path(where, name) for name in sorted(folders + files)):
+            name = path.relative_to(folder).as_posix()
+            odd = path.is_symlink() or not (path.is_file() or path.is_dir()) or os.path.ismount(path)
+            if odd or not ORBAXS_OWN.fullmatch(name):
+                return name
+    return None
 
 
 def _said(error: Exception) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .._files import replacing
+from .._files import is_stream, replaceable, replacing, send
 from ._errors import BadInputError
 
 console = Console(width=None if sys.stdout.isatty() else 100, highlight=False, markup=False, emoji=False)
@@ -58,6 +58,9 @@ def writable(*files: Path | None) -> None:
         try:
             if file.is_dir():
                 raise BadInputError(f"{file} is a folder; a file name is needed.")
+            if is_stream(file):
+                continue
+            replaceable(file)
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInputError(f"{file} cannot be written: {error.strerror}.") from None
@@ -71,10 +74,16 @@ def drawable(plot: Path | None) -> Path | None:
         need("matplotlib")
         if plot.suffix not in (".png", ".svg", ".pdf"):
             raise BadInputError(f"--plot {plot}: a file name that ends in .png, .svg or .pdf is needed.")
+        if is_stream(plot):
+            raise BadInputError(f"--plot {plot} cannot be written: it is no regular file.")
     return plot
 
 
 def write(file: Path, text: str) -> None:
-    """The file, whole or not at all."""
+    """The file, whole or not at all; a pipe or a terminal gets the text."""
+    if is_stream(file):
+        console.file.flush()
+        send(text.encode(), file)
+        return
     with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")

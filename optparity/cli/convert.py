@@ -1,10 +1,12 @@
 """`optparity convert`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .._files import readable
 from ..checkpoints import checkpoint as checkpoints
 from ..checkpoints import convert as converting
 from ._console import console, need, progress, refusing, say, table
@@ -78,9 +80,29 @@ def _examine(source: Path, target: Path, like: Path | None, force: bool) -> None
     forms = [converting.form(source), converting.target_form(target)]
     packages = [package for form in forms for package in converting.PACKAGES[form]]
     need(*dict.fromkeys([*packages, "torch"] if like else packages), extras="cli,torch,convert")
-    if target.exists() and not force:
-        raise BadInputError(f"{target} is there already; --force replaces it.")
-    if source.resolve().is_relative_to(target.resolve()):
-        raise BadInputError(f"{source} is in {target}, which would be replaced.")
+    for file in filter(None, (source, like)):
+        _readable(file)
+    _apart(source, target)
+    converting.check_target(target, force=force)
     if forms[0] == forms[1]:
         raise BadInputError(f"{source} and {target} have one format, {forms[0]}; there is nothing to convert.")
+
+
+def _readable(file: Path) -> None:
+    try:
+        readable(file)
+    except FileNotFoundError:
+        raise BadInputError(f"{file}: no such file or folder.") from None
+    except OSError as error:
+        raise BadInputError(f"{error.filename} cannot be read: {error.strerror}.") from None
+
+
+def _apart(source: Path, target: Path) -> None:
+    """Refuse where one is in the other, or is it under another name."""
+    if target.exists() and source.samefile(target):
+        raise BadInputError(f"{source} and {target} are the same.")
+    one, other = (Path(os.path.realpath(path)) for path in (source, target))
+    if one.is_relative_to(other):
+        raise BadInputError(f"{source} is in {target}, which would be replaced.")
+    if source.is_dir() and other.is_relative_to(one):
+        raise BadInputError(f"{target} is in {source}, which is to be left as it is.")
