@@ -17,7 +17,7 @@ from optparity.checkpoints import convert, safetensors_file
 from optparity.checkpoints.checkpoint import Given, RefusedError
 
 from ..cli.running import optparity
-from .examples import ADAM, OUTPUTS, changed
+from .examples import ADAM, OUTPUTS, changed, trained
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
@@ -260,3 +260,39 @@ def test_a_killed_run_leaves_no_half_file(tmp_path):
         convert.write(convert.read(tmp_path / "in.pt", Given("AdaGrad")), tmp_path / out)
         assert not work.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.pt", *OUTPUTS]
+
+
+KILLING = Path(__file__).with_name("killing.py")
+MOMENTS = {  # before this the run is ended: what is there then
+    "os.mkdir": "old",
+    "os.rename": "old",
+    "ctypes.dlsym": "old",  # where two folders are exchanged
+    "shutil.rmtree": "new",
+    "os.rmdir": "new",
+    "never": "new",
+}
+ENDED = {"SIGKILL": -9, "SIGTERM": -15, "SIGINT": 130}
+
+
+@pytest.mark.parametrize(
+    ("out", "number", "moments"),
+    [
+        ("out.safetensors", "SIGTERM", ("os.mkdir", "os.rename", "shutil.rmtree", "never")),
+        ("out.safetensors", "SIGINT", ("os.rename", "shutil.rmtree", "os.rmdir")),
+        ("out", "SIGKILL", ("os.rename", "ctypes.dlsym", "shutil.rmtree", "os.rmdir", "never")),
+        ("out", "SIGINT", ("os.mkdir", "ctypes.dlsym", "shutil.rmtree")),
+    ],
+)
+def test_a_killed_run_leaves_the_old_or_the_new(monkeypatch, tmp_path, out, number, moments):
+    """Whole; and the next run takes away what was begun."""
+    monkeypatch.chdir(tmp_path)
+    for step in (2, 3):
+        torch.save(trained(torch.optim.Adam, steps=step, groups=lambda model: model.named_parameters()), "in.pt")
+        if step == 2:
+            convert.write(convert.read(Path("in.pt"), Given("Adam")), Path(out))
+            Path(out).rename("old")
+    program = (sys.executable, KILLING, out, number, *map(str, moments))
+    run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr
+    ended = {moment: 0 if moment == "never" else ENDED[number] for moment in moments}
+    assert run.stdout.splitlines() == [f"{moment} {ended[moment]} {MOMENTS[moment]} 0 - new" for moment in moments]
