@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ if sys.platform != "win32":
     import fcntl
 
 UNFINISHED = re.compile(r"old|new.*|\.tmp.*")  # the second and third are what the libraries write before they rename it to `new`
+LONGEST = 255  # bytes of a name
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux's own numbers
 
 
@@ -125,7 +127,10 @@ def recover(path: Path) -> None:
 
 
 def _work(target: Path) -> Path:
-    return target.parent / f".{target.name}.replacing"
+    name = f".{target.name}.replacing"
+    if len(os.fsencode(name)) > LONGEST:
+        name = f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.replacing"
+    return target.parent / name
 
 
 @contextmanager
