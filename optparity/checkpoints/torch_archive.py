@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import is_tensor
-from . import numpy_scalars
+from . import numpy_scalars, torch_storages
 
 MOST_OBJECTS = 10_000_000  # in a file: a dict that is in itself, or lists of the same lists again, have no end
 MOST_CLAIMED = 16  # bytes of tensors for each byte of the file: tied tensors and expanded masks take less
@@ -44,6 +44,8 @@ def load(path: Path) -> tuple[Any, bool]:
         with warnings.catch_warnings(), numpy_scalars.allowed():
             warnings.simplefilter("ignore")  # of other pickles than torch's, which are refused anyhow
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        if zipped:
+            torch_storages.check(path)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({found[1]})" if found else ""

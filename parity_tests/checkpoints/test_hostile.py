@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import torch
 from optparity.checkpoints import convert
 from optparity.checkpoints.checkpoint import Given
 
-from ..cli.running import optparity, subprocess_optparity
+from ..cli.running import optparity
 from .examples import ADAM, changed
 from .hostile import CASES
 
@@ -89,13 +90,16 @@ def test_is_refused_in_one_line(folder, monkeypatch, capsys, label):
 
 
 @pytest.mark.parametrize("out", ["new.safetensors", "new"])
-def test_a_full_file_system_leaves_nothing(folder, out):
+def test_a_full_file_system_leaves_nothing(folder, monkeypatch, capsys, out):
     """No file may be longer than 1,000 bytes, which stands for a full one: it fails in the middle of what the libraries write."""
-    before = listing()
-    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
-    run = subprocess_optparity("convert", "good.pt", out, *ADAM, before=full)
-    assert (run.returncode, run.stderr.count("\n")) == (2, 1), run.stderr
-    assert run.stderr.startswith(f"optparity: {out}")
+    before, limits = listing(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        status, _, err = optparity(monkeypatch, capsys, "convert", "good.pt", out, *ADAM)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (status, err.count("\n")) == (2, 1), err
+    assert err.startswith(f"optparity: {out}")
     assert listing() == before
 
 
