@@ -9,6 +9,7 @@ import numpy as np
 
 from .._arrays import check_alike
 from ..interop import Matching, torch_classes
+from ..interop import groups as torch_groups
 from ..interop.groups import Record
 
 
@@ -142,6 +143,7 @@ def notes(checkpoint: Checkpoint, *, to_torch: bool) -> Iterator[str]:
     left = list(dict.fromkeys(key for group, *_ in checkpoint.records for key in torch_classes.scheduled(group.options)))
     if left:
         yield f"A scheduler left {', '.join(left)} in the groups, kept as data. It does not carry over to JAX: give a schedule there."
+    yield from dict.fromkeys(said for group, step, _ in checkpoint.records if (said := torch_groups.stopped(group, step)))
     for group, step, _ in checkpoint.records if to_torch else ():
         if group.step_kind is None and step > 1:
             yield f"torch's {group.optimizer} holds no step: give --step {step} on the way back."

@@ -300,7 +300,22 @@ def _step(group: Group, position: int, step: int) -> Any:
     kind, _, alone = (group.step_kind or "float32").partition("[")
     if kind in STEP_NUMBERS:
         return {"int": int, "float": float}[kind](step)
-    array = np.asarray([step] if alone else step, kind)
-    if int(array.item()) != step:
-        raise ValueError(f"{group.optimizer}: step {step} of {group.name(position)} is not a {kind}, in which torch counts.")
-    return to_torch(array)
+    if step > last_step(kind):
+        raise ValueError(
+            f"{group.optimizer}: step {step} of {group.name(position)}: torch counts in {kind}, which stops at {last_step(kind)}."
+        )
+    return to_torch(np.asarray([step] if alone else step, kind))
+
+
+def last_step(kind: str) -> int:
+    """The number at which a counter of this kind stops: a floating-point one where 1 is lost in it, float32 at 2^24."""
+    dtype = kind.removesuffix("[1]")
+    return 2 ** (jnp.finfo(dtype).nmant + 1) if "float" in dtype and dtype not in STEP_NUMBERS else MOST_STEPS
+
+
+def stopped(group: Group, step: int) -> str | None:
+    """What to say of a group whose counter in torch has stopped, so that more steps may have been taken."""
+    kind = group.step_kind
+    if kind is None or not step == last_step(kind) < MOST_STEPS:
+        return None
+    return f"{group.optimizer}: torch counts steps in {kind}, which stops at {step}: what it says from there on is {step}."

@@ -97,6 +97,9 @@ def from_torch(
     if not isinstance(optimizer_or_state_dict, Mapping):
         _check_values([part.group for part in parts], dict(zip(indices, theirs, strict=True)), leaves)
     _say_schedulers(groups, rates)
+    for record in records:
+        if said := torch_groups.stopped(record.group, record.step):
+            warnings.warn(said, stacklevel=2)
     return _joined(parts, params, leaves)
 
 

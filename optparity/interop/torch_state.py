@@ -1,5 +1,6 @@
 """From a transform and its state to a torch optimizer's `state_dict`."""
 
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -120,6 +121,8 @@ def to_torch_state_dict(state: Any, groups: Sequence[Group], *, like: str = "tor
         if rate is not None:
             lr = as_number("to_torch_state_dict", rate(record.step) if callable(rate) else rate)
             record = record._replace(group=replace(record.group, options={**record.group.options, "lr": lr}))
+        if said := torch_groups.stopped(record.group, record.step):
+            warnings.warn(said, stacklevel=2)
         records.append(record)
     return torch_groups.write(records)
 

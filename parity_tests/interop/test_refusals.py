@@ -144,7 +144,7 @@ def test_what_torch_cannot_hold_is_refused():
             r"Adam: state of halves in float32 does not carry",
         ),
         ((("adam", rate), {"like": "numpy"}), r"to_torch_state_dict: like is one of torch_ref, torch.optim; got 'numpy'"),
-        ((("adam", rate), {"state": too_far}), r"Adam: step 16777217 of params\[0\] is not a float32, in which torch counts\."),
+        ((("adam", rate), {"state": too_far}), r"Adam: step 16777217 of params\[0\]: torch counts in float32, which stops at 16777216\."),
         ((("adam", {**rate, "amsgrad": True}), {"state": half_adam}), r"Adam: the state has max_exp_avg_sq of ; the group keeps a"),
         ((("adam", rate), {"described": {**rate, "amsgrad": True}}), r"Adam: the state has max_exp_avg_sq of ; the group keeps a"),
         (

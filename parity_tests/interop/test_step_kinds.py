@@ -61,9 +61,18 @@ def test_two_kinds_in_a_group_are_refused():
         interop.from_torch(saved, PARAMS, optimizer="Adam")
 
 
-def test_a_step_that_its_dtype_does_not_hold_is_refused():
-    """bfloat16 counts to 256."""
-    imported = interop.from_torch(with_step(torch.tensor([256], dtype=torch.bfloat16)), PARAMS, optimizer="Adam")
+@pytest.mark.parametrize(("dtype", "last"), [(torch.bfloat16, 256), (torch.float16, 2048), (torch.float32, 2**24)], ids=str)
+def test_where_torchs_counter_stops(dtype, last):
+    """x + 1 is x there: torch's own counter stays. That number is carried and said, and no greater one is written."""
+    step = torch.tensor(last, dtype=dtype)
+    assert step + 1 == step
+    saved = with_step(step)
+    with pytest.warns(
+        UserWarning, match=rf"^Adam: torch counts steps in \w+, which stops at {last}: what it says from there on is {last}\."
+    ):
+        imported = interop.from_torch(saved, PARAMS, optimizer="Adam")
+    with pytest.warns(UserWarning, match=f"which stops at {last}"):
+        state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), saved)
     state = imported.state._replace(step=imported.state.step + 1)
-    with pytest.raises(ValueError, match=r"Adam: step 257 of params\[0\] is not a bfloat16, in which torch counts"):
+    with pytest.raises(ValueError, match=rf"Adam: step {last + 1} of params\[0\]: torch counts in \w+, which stops at {last}"):
         interop.to_torch_state_dict(state, imported.groups)

@@ -80,7 +80,7 @@ def test_a_state_dict_of_halves_tells_its_accumulators():
 def test_both_sides_have_memory_of_their_own():
     """What either side does next in place, its tensor of a learning rate included, the other does not see."""
     weight, rate = torch.nn.Parameter(torch.ones(64, 64)), torch.tensor(0.5)
-    optimizer = torch_ref.Adam([weight], lr=rate)
+    optimizer = torch_ref.Adam([("w", weight)], lr=rate)
     weight.grad = torch.ones(64, 64)
     optimizer.step()
     params = interop.weights_from_torch({"w": weight}, {"w": np.zeros((64, 64), np.float32)})
