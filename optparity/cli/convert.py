@@ -60,7 +60,7 @@ def convert(
     scaler. No moment is given a name that the file, the shapes or you do not tell.
     """
     with refusing(checkpoints.RefusedError):
-        _examine(source, target, like, force)
+        _examine(source, target, like, names, force)
         given = checkpoints.Given(optimizer, step, missing or (), like, model_key, optimizer_key, names)
         checkpoint = converting.read(source, given)
         shown = table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
@@ -75,12 +75,12 @@ def convert(
     say(f"{checkpoint.size:,} bytes of tensors written to {target}")
 
 
-def _examine(source: Path, target: Path, like: Path | None, force: bool) -> None:
+def _examine(source: Path, target: Path, like: Path | None, names: Path | None, force: bool) -> None:
     """Refuse what needs no reading to be refused."""
     forms = [converting.form(source), converting.target_form(target)]
     packages = [package for form in forms for package in converting.PACKAGES[form]]
     need(*dict.fromkeys([*packages, "torch"] if like else packages), extras="cli,torch,convert")
-    for file in filter(None, (source, like)):
+    for file in (source, *(file for file in (like, names) if file and file.exists())):
         _readable(file)
     _apart(source, target)
     converting.check_target(target, force=force)
