@@ -97,7 +97,7 @@ def checkpoint(arrays: Mapping[str, np.ndarray], document: Any, given: Given) ->
         if given.like is not None:
             raise ValueError("--like: this checkpoint has groups of its own.")
         given.check_no_keys()
-    known = _facts_like(given) if document is None else _facts(document, options, rest)
+    known = facts_like(like(given)) if document is None else _facts(document, options, rest)
     if options:
         raise ValueError(f"there are hyper-parameters that no group has: {', '.join(sorted(options)[:5])}.")
     if rest:
@@ -131,7 +131,7 @@ def _facts(document: Any, options: dict[str, np.ndarray], rest: dict[str, np.nda
         groups = [_group(each, options) for each in document["groups"]]
         names, missing = ([tuple(each[key]) for each in document["groups"]] for key in ("names", "missing"))
         model, extras = document["model"], {name: data.decoded(item, rest) for name, item in document.get("extras", {}).items()}
-        frame = data.decoded(document.get("frame"), rest)
+        frame = data.decoded(document.get("frame"), rest, places=True)
         _check_facts(document, groups, names)
         if frame is not None and sorted(data.slots(frame)) != (["model", "optimizer"] if model is not None else ["optimizer"]):
             raise ValueError("what is beside the model and the optimizer has not a place for each")
@@ -148,12 +148,13 @@ def _check_facts(document: Mapping[str, Any], groups: Sequence[Group], names: Se
     flat = [name for own in names for name in own]
     if document["version"] not in VERSIONS or [len(group.indices) for group in groups] != list(map(len, names)):
         raise ValueError("another version, or names that are not those of the parameters")
-    if not groups or not isinstance(document["versions"], dict | None) or not isinstance(document["by_index"], bool):
-        raise ValueError("no groups, or versions that are none")
+    if not groups or not isinstance(document["by_index"], bool):
+        raise ValueError("no groups, or a wrong by_index")
+    data.check_versions(document["versions"])
     if not all(type(index) in (int, str) for index in indices) or len({*indices}) < len(indices):
         raise ValueError("parameters have keys, which are numbers or names, each once")
     for own in (flat, document["model"] or []):
-        if not isinstance(own, list) or not all(isinstance(name, str) for name in own) or len({*own}) < len(own):
+        if not isinstance(own, list) or not all(isinstance(name, str) and name for name in own) or len({*own}) < len(own):
             raise ValueError("parameters and tensors have names, each once")
 
 
@@ -166,26 +167,35 @@ def _group(document: Mapping[str, Any], arrays: dict[str, np.ndarray]) -> Group:
     if not whole or min(behind, default=0) < 0:
         raise ValueError("behind tells of each parameter how many steps fewer than its group it has taken")
     group = Group(document["optimizer"], options, tuple(document["params"]), document["step_kind"], behind=tuple(behind))
+    if options.get("param_names") is not None and len(options["param_names"]) != len(group.indices):
+        raise ValueError("param_names that are not those of the parameters")
     if group.step_kind not in STEP_KINDS or not isinstance(group.optimizer, str):
         raise ValueError(f"step_kind {group.step_kind!r} of {group.optimizer!r}")
     return group
 
 
-def _facts_like(given: Given) -> Facts:
-    """Those that a conversion of `given.like` would have."""
+def like(given: Given) -> torch_file.Read:
+    """What is in the file of `--like`.
+
+    Raises: ValueError where it is needed, or cannot be read.
+    """
     if given.like is None:
         raise ValueError(
             "it does not hold torch's parameter groups; --like FILE.pt is needed, a torch checkpoint of the same model and optimizer "
             "(a new one will do), and --optimizer."
         )
     try:
-        like = torch_file.read_like(given.like, given)
+        return torch_file.read_like(given.like, given)
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, OverflowError) as error:
         raise ValueError(f"--like {given.like}: {' '.join(str(error).split())}") from None
-    order = None if like.model.tensors is None else list(like.model.order or like.model.tensors)
-    groups = [replace(group, step_kind=torch_groups.new_step_kind(group)) for group in like.groups]
+
+
+def facts_like(found: torch_file.Read) -> Facts:
+    """Those that a conversion of the file of `--like` would have."""
+    order = None if found.model.tensors is None else list(found.model.order or found.model.tensors)
+    groups = [replace(group, step_kind=torch_groups.new_step_kind(group)) for group in found.groups]
     missing = [()] * len(groups)
-    return Facts(groups, like.names.of, missing, order, like.model.versions, like.names.by_index, like.model.extras)
+    return Facts(groups, found.names.of, missing, order, found.model.versions, found.names.by_index, found.model.extras)
 
 
 def _agrees(known: Facts, given: Given) -> None:
@@ -204,19 +214,20 @@ def _records(optimizer: dict[str, np.ndarray], known: Facts, given: Given) -> li
     for key, array in optimizer.items():
         field, _, name = key.partition(".")
         by_name.setdefault(name, {})[field] = array
+    strange = by_name.keys() - {name for own in known.names for name in own}
+    if strange:
+        hint = " --like's file does not name its parameters: --names FILE.json does, or --names model." if known.by_index else ""
+        raise ValueError(f"there is state of {', '.join(sorted(strange)[:5])}, in no group.{hint}")
     records = []
     for i, (group, names, absent) in enumerate(zip(known.groups, known.names, known.missing, strict=True)):
-        state = [by_name.pop(name, {}) for name in names]
+        state = [by_name.get(name, {}) for name in names]
         missing = {*absent, *(index for index, name in zip(group.indices, names, strict=True) if name in given.missing)}
-        records.append(_record(group, i, state, steps[i], missing, given.step))
-    if by_name:
-        hint = " --like's file does not name its parameters: --names FILE.json does, or --names model." if known.by_index else ""
-        raise ValueError(f"there is state of {', '.join(sorted(by_name)[:5])}, in no group.{hint}")
+        records.append(record(group, i, state, steps[i], missing, given.step))
     return records
 
 
-def _record(
-    group: Group, i: int, state: Sequence[Mapping[str, np.ndarray]], counted: int, missing: set[int], given_step: int | None
+def record(
+    group: Group, i: int, state: Sequence[Mapping[str, np.ndarray]], counted: int | None, missing: set[int], given_step: int | None
 ) -> Record:
     torch_groups.check_options(group.optimizer, group.options, i)
     has_step = TORCH_CLASSES[group.optimizer].has_step

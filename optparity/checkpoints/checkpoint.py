@@ -28,6 +28,7 @@ class Given:
         model_key, optimizer_key: where in a torch checkpoint they are, as `state_dict` or `optimizer_states.1`.
         names: a JSON file with the names of the optimizer's parameters in its order; or "model", where that is the order of the model's
             `state_dict`.
+        square_kernels: of a checkpoint of JAX, "transposed" or "same": how torch has the kernels whose shape does not tell.
     """
 
     optimizer: str | None = None
@@ -37,6 +38,7 @@ class Given:
     model_key: str | None = None
     optimizer_key: str | None = None
     names: Path | None = None
+    square_kernels: str | None = None
 
     def check_no_keys(self) -> None:
         """Raise where something was given that only a torch checkpoint takes."""
@@ -116,10 +118,8 @@ def notes(checkpoint: Checkpoint, *, to_torch: bool) -> Iterator[str]:
     """What somebody should know who goes on with the file."""
     yield from checkpoint.notes
     if checkpoint.by_index:
-        yield (
-            "Parameters are named by their index in torch: its groups have no param_names, and the shapes in the model do not tell. "
-            "--names FILE.json names them."
-        )
+        hint = "" if to_torch else " --names FILE.json names them."
+        yield f"Parameters are named by their index in torch: neither its groups nor the shapes in the model tell their names.{hint}"
     kept = [key for group, *_ in checkpoint.records for key in torch_classes.unknown(group.optimizer, group.options)]
     if kept:
         yield f"Kept as data, as torch does: {', '.join(dict.fromkeys(kept))} of the groups."

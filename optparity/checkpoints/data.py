@@ -1,7 +1,7 @@
 """Plain data as JSON and arrays, and back: what a torch checkpoint holds beside the tensors of a model and the moments of its optimizer.
 
 JSON has fewer kinds than Python: what it does not know is a dict of one item, the name of the kind: {"tuple": [1, 2]}. A tensor is
-{"array": NAME}, under which it is in the file.
+{"array": NAME}, under which it is in the file, and a number of NumPy's {"number": ["float64", 0.5]}.
 """
 
 from collections import OrderedDict
@@ -13,6 +13,7 @@ import numpy as np
 
 from .._arrays import is_tensor, to_numpy, to_torch
 
+KEYS = (str, int, float, bool, type(None))  # of dicts
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 PARTS = ("model", "optimizer")
 
@@ -44,6 +45,8 @@ def encoded(value: Any, path: str, arrays: dict[str, np.ndarray], *, unique: boo
         return value
     if isinstance(value, Slot):
         return {"slot": [value.part, value.flat]}
+    if isinstance(value, np.generic):
+        return {"number": [value.dtype.name, value.item()]}
     if is_tensor(value):
         return _encoded_tensor(to_numpy(value), path, arrays, unique)
 
@@ -51,8 +54,14 @@ def encoded(value: Any, path: str, arrays: dict[str, np.ndarray], *, unique: boo
         return encoded(one, f"{path}.{name}" if path else str(name), arrays, unique=unique)
 
     if isinstance(value, dict):
-        return {_kind(value): [[item(key, key), item(one, key)] for key, one in value.items()]}
+        return {_kind(value): [[_plain(key), item(one, key)] for key, one in value.items()]}
     return {_kind(value): [item(one, i) for i, one in enumerate(value)]}
+
+
+def _plain(key: Any) -> Any:
+    if not isinstance(key, KEYS):
+        raise TypeError(f"a key that is {key!r} is no plain data.")
+    return key
 
 
 def _encoded_tensor(array: np.ndarray, path: str, arrays: dict[str, np.ndarray], unique: bool) -> dict[str, Any]:
@@ -83,8 +92,11 @@ def _kind(value: Any) -> str:
     return name
 
 
-def decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def decoded(value: Any, arrays: dict[str, np.ndarray], *, places: bool = False) -> Any:
     """The inverse of `encoded`, which takes what it needs out of `arrays`.
+
+    Args:
+        places: whether there may be a `Slot` in it.
 
     Raises: ValueError, LookupError or TypeError for what `encoded` does not make.
     """
@@ -97,17 +109,34 @@ def decoded(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return to_torch(arrays.pop(items), copy=True)
     if kind == "empty":
         return _decoded_empty(*items)
-    if kind == "slot":
+    if kind == "number":
+        return _decoded_number(*items)
+    if kind == "slot" and places:
         return _decoded_slot(*items)
     if kind in ("dict", "OrderedDict"):
-        return KINDS[kind]((decoded(key, arrays), decoded(item, arrays)) for key, item in items)
-    return KINDS[kind]([decoded(item, arrays) for item in items])
+        return KINDS[kind]((_decoded_key(key), decoded(item, arrays, places=places)) for key, item in items)
+    return KINDS[kind]([decoded(item, arrays, places=places) for item in items])
+
+
+def _decoded_key(key: Any) -> Any:
+    if not isinstance(key, KEYS):
+        raise ValueError(f"a key that is {key!r}")
+    return key
 
 
 def _decoded_empty(dtype: str, shape: list[int]) -> Any:
     if dtype not in DTYPES or 0 not in shape:
         raise ValueError(f"an array without elements of {dtype} and shape {shape}")
     return to_torch(np.zeros(shape, dtype))
+
+
+def _decoded_number(dtype: str, number: Any) -> Any:
+    """One of NumPy's."""
+    found = np.asarray(number, dtype) if dtype in DTYPES else np.asarray(None)
+    same = found.shape == () and (found.item() == number or number != number)
+    if not same:
+        raise ValueError(f"a number of {dtype} that is {number!r}")
+    return found[()]
 
 
 def _decoded_slot(part: str, flat: str) -> Slot:
@@ -153,13 +182,13 @@ def _known(value: Any) -> bool:
 def _holds(value: Any, key: Any, path: str, left: list[str]) -> bool:
     """Whether a value, under this key of a dict, is plain data; the items of a collection are another question."""
     what = type(value).__name__
-    if is_tensor(value) and not isinstance(value, np.generic):
+    if is_tensor(value):
         found = _unheld(value)
         what = f"a tensor of {found}"
         known = found is None
     else:
         known = value is None or type(value) in (bool, int, float, str, Slot) or _known(value)
-    if not known or not isinstance(key, bool | int | float | str | None):
+    if not known or not isinstance(key, KEYS):
         left.append(f"{path} ({what})")
         return False
     return True
@@ -173,6 +202,19 @@ def _unheld(tensor: Any) -> str | None:
     if getattr(tensor, "is_meta", False):
         return "device meta, without memory"
     return None if dtype in DTYPES else dtype
+
+
+def check_versions(versions: Any) -> None:
+    """Raise for versions of a model's modules that are none: {"": {"version": 1}, ...}.
+
+    Raises: ValueError.
+    """
+    plain = isinstance(versions, dict | None) and all(
+        isinstance(module, str) and isinstance(own, dict) and all(isinstance(item, KEYS) for pair in own.items() for item in pair)
+        for module, own in (versions or {}).items()
+    )
+    if not plain:
+        raise ValueError("the versions of the model's modules are none")
 
 
 def check_tensor(who: str, tensor: Any) -> None:

@@ -7,7 +7,7 @@ has this shape.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,9 +105,6 @@ def _told(groups: Sequence[Group]) -> list[str] | None:
     names: list[Any] = []
     for group in groups:
         names += group.options.get("param_names") or (group.indices if all(isinstance(i, str) for i in group.indices) else [None])
-    for name in names:
-        if name is not None and not isinstance(name, str):
-            raise ValueError(f"param_names are strings; got {name!r}.")
     return names if None not in names and len(set(names)) == len(names) else None
 
 
@@ -122,16 +119,28 @@ def _of_the_model(groups: Sequence[Group], told: list[str], model: Mapping[str, 
 
 
 def spelled_as(names: Sequence[str], others: Sequence[str]) -> list[str] | None:
-    """Each name as it is among others: the same, or without what wrappers put into it, or after a prefix that all have. None if not all."""
-    translations: list[Callable[[str], str | None]] = [dict(zip(others, others, strict=True)).get, _unwrapped(others)]
-    translations += [_prefixed(prefix) for prefix in _prefixes(names[:1], others)]
-    translations += [_stripped(prefix) for prefix in _prefixes(others, names[:1])]
-    for translate in translations:
-        found = [translate(name) for name in names]
-        known = [name for name in found if name in set(others)]
-        if len(known) == len(names) == len(set(known)):
-            return known
+    """Each name as it is among others: the same, or without what wrappers put into it, or after a prefix that all have.
+
+    None where not all are there, or where two prefixes would do.
+    """
+    prefixes = [_prefixed(prefix) for prefix in _prefixes(names[:1], others)]
+    prefixes += [_stripped(prefix) for prefix in _prefixes(others, names[:1])]
+    for translations in ([_same], [_unwrapped(others)], prefixes):
+        found = [_all_among([translate(name) for name in names], set(others)) for translate in translations]
+        known = [own for own in found if own is not None]
+        if known:
+            return known[0] if len(known) == 1 else None
     return None
+
+
+def _all_among(names: Sequence[str | None], others: Collection[str]) -> list[str] | None:
+    """The names, if each is among others, once."""
+    known = [name for name in names if name is not None and name in others]
+    return known if len(known) == len(names) == len(set(known)) else None
+
+
+def _same(name: str) -> str:
+    return name
 
 
 def _unwrapped(others: Sequence[str]) -> Callable[[str], str | None]:
@@ -169,9 +178,13 @@ def _proved(shapes: Sequence[Shape], tensors: Tensors) -> list[str] | None:
     for name, shape in tensors.shapes.items():
         by_shape.setdefault(shape, []).append(name)
     found = [by_shape.get(shape, []) if shape is not None and shapes.count(shape) == 1 else [] for shape in set(shapes)]
-    if len(found) < len(shapes) or any(len(names) != 1 for names in found):
+    if len(found) < len(shapes) or any(len(names) != 1 or _is_buffer(names[0]) for names in found):
         return None
     return [by_shape[shape][0] for shape in shapes]
+
+
+def _is_buffer(name: str) -> bool:
+    return name.rpartition(".")[2] in BUFFERS
 
 
 def _split(groups: Sequence[Group], names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -226,9 +239,11 @@ def _listed(groups: Sequence[Group], path: Path) -> list[str]:
 
 
 def _sorted_as_text(names: list[str]) -> bool:
-    """Whether 10 comes before 2, as it does not in a model of modules."""
+    """Whether names are sorted as text: 10 comes before 2, or a bias before its weight, as in no model of torch's modules."""
     natural = sorted(names, key=lambda name: [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in name.split(".")])
-    return names == sorted(names) and names != natural
+    place = {name: i for i, name in enumerate(names)}
+    before = any(place.get(f"{name.removesuffix('bias')}weight", -1) > i for name, i in place.items() if name.endswith(".bias"))
+    return names == sorted(names) and (names != natural or before)
 
 
 def _in_order(shapes: Sequence[Shape], tensors: Tensors) -> list[str]:
@@ -236,7 +251,7 @@ def _in_order(shapes: Sequence[Shape], tensors: Tensors) -> list[str]:
 
     Raises: ValueError where none or more than one choice of tensors has the shapes.
     """
-    names = [name for name in tensors.shapes if name.rpartition(".")[2] not in BUFFERS]
+    names = [name for name in tensors.shapes if not _is_buffer(name)]
     sizes = [tensors.shapes[name] for name in names]
     first, last = _leftmost(shapes, sizes), _leftmost(shapes[::-1], sizes[::-1])
     if first is None or last is None:

@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..interop.leaves import Leaves
-from . import arrays
+from ..registry import OPTIMIZERS
+from . import arrays, jax_run, optax_types, orbax_layout
 from .checkpoint import Checkpoint, Given
+
+READ = "a read of optparity"  # the name of a task
 
 
 def read(path: Path, given: Given) -> Checkpoint:
@@ -21,12 +27,41 @@ def read(path: Path, given: Given) -> Checkpoint:
     Raises: ValueError or TypeError for what cannot be read, or has no meaning here.
     """
     try:
+        place = orbax_layout.locate(path)
+    except OSError as error:
+        raise ValueError(f"it cannot be read: {error.strerror}.") from None
+    trees, metadata = {}, {}
+    for name, folder in place.trees.items():
+        trees[name], metadata = read_tree(folder)
+    tree = trees[""] if list(trees) == [""] else trees
+    facts = metadata.get(arrays.KEY)
+    if facts is None:
+        like = arrays.like(replace(given, model_key=None, optimizer_key=None))
+        if not _named_as_torch(tree, like.model.tensors or ()):
+            return jax_run.checkpoint(tree, like, given, place.others)
+    return arrays.checkpoint(Leaves(tree).by_path, facts, given)
+
+
+def _named_as_torch(tree: Any, names: Collection[str]) -> bool:
+    """Whether a tree is laid out as this module writes it, under the names of torch's parameters."""
+    if not isinstance(tree, dict) or not set(tree) <= {*arrays.PARTS} or not isinstance(tree.get("optimizer"), dict):
+        return False
+    fields = {field for name in OPTIMIZERS for field in optax_types.own_state(name)._fields}
+    return set(tree["optimizer"]) <= fields and ("model" not in tree or set(Leaves(tree["model"]).paths) == set(names))
+
+
+def read_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The tree of NumPy arrays in a folder, and the metadata that the writer gave.
+
+    Raises: ValueError for what cannot be read.
+    """
+    try:
+        orbax_layout.check_files(folder)
         with _quiet():
-            tree, metadata = _restored(path)
+            return _restored(folder)
     except Exception as error:  # whatever Orbax makes of a damaged folder
         said = " ".join(str(error).split())
         raise ValueError(f"it is no Orbax checkpoint, or a damaged one: {type(error).__name__}: {said[:200]}") from None
-    return arrays.checkpoint(Leaves(tree).by_path, metadata.get(arrays.KEY), given)
 
 
 def write(checkpoint: Checkpoint, path: Path) -> None:
@@ -45,14 +80,34 @@ def write(checkpoint: Checkpoint, path: Path) -> None:
 def _restored(path: Path) -> tuple[Any, dict[str, Any]]:
     """The tree of arrays, and the metadata that the writer gave."""
     import jax
-    import orbax.checkpoint as ocp
 
     with _checkpointer() as checkpointer:
         metadata = checkpointer.metadata(path.absolute())
         if metadata.item_metadata is None:
             raise FileNotFoundError("it has no tree of arrays")
-        whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata.item_metadata.tree)
+        _check_memory(jax.tree.leaves(metadata.item_metadata.tree))
+        whole = jax.tree.map(_restore_as, metadata.item_metadata.tree)
         return checkpointer.restore(path.absolute(), restore_args=whole), metadata.custom_metadata or {}
+
+
+def _check_memory(leaves: Sequence[Any]) -> None:
+    """Raise where the arrays, or the chunks that they are read in, are larger than this machine's memory: it would end the process."""
+    size = sum(_bytes(leaf) for leaf in leaves if hasattr(leaf, "shape"))
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > there:
+        raise ValueError(f"its arrays are {size:,} bytes, this machine's memory {there:,}")
+
+
+def _bytes(leaf: Any) -> int:
+    chunk = leaf.storage.chunk_shape if leaf.storage else None
+    return max(math.prod(leaf.shape), math.prod(chunk or ())) * np.dtype(leaf.dtype).itemsize
+
+
+def _restore_as(metadata: Any) -> Any:
+    """An array of NumPy's, whatever was saved; a string as it is."""
+    import orbax.checkpoint as ocp
+
+    return ocp.RestoreArgs(restore_type=str if type(metadata).__name__ == "StringMetadata" else np.ndarray)
 
 
 def _checkpointer() -> Any:
@@ -94,8 +149,9 @@ def _handler() -> Any:
 
 
 async def _all(reads: list[Any]) -> list[Any]:
-    """The only result of each, when all have ended."""
-    results: list[Any] = await asyncio.gather(*reads, return_exceptions=True)
+    """The only result of each, when all have ended, and those of the other kinds of array too."""
+    results: list[Any] = await asyncio.gather(*(asyncio.create_task(read, name=READ) for read in reads), return_exceptions=True)
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == READ), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result

@@ -44,7 +44,7 @@ def find(saved: Any, given: Given) -> Parts:
         chosen = _at(saved, given.optimizer_key, "--optimizer-key", optimizers)
         if not is_optimizer(_get(saved, chosen)):
             raise ValueError(f"--optimizer-key {given.optimizer_key}: no optimizer's state_dict is there; {_among(optimizers)}.")
-    model, others = _model(saved, given)
+    model, others = _model(saved, given, alone=len(optimizers) < 2)
     optimizer = _get(saved, chosen)
     frame = _replaced(saved, chosen, Slot("optimizer", _flatness(optimizer)))
     if model is not None:
@@ -96,13 +96,19 @@ def _only_optimizer(saved: Any, optimizers: list[Path]) -> Path:
     return optimizers[0]
 
 
-def _model(saved: Any, given: Given) -> tuple[Path | None, list[Path]]:
-    """Where the model is, if there is one, and what else looks like one."""
+def _model(saved: Any, given: Given, *, alone: bool) -> tuple[Path | None, list[Path]]:
+    """Where the model is, if there is one, and what else looks like one.
+
+    Args:
+        alone: whether there is one optimizer. Of several, no name of a model tells which is whose.
+    """
     found = [(path, value) for path, value in _walked(saved) if path and not is_optimizer(value) and _is_model(value)]
     named = [path for path, _ in found if path[-1] in MODEL_NAMES]
     named = [path for path in named if len(path) == min(map(len, named))]
     candidates = named or [path for path, value in found if _has_weights(value)]
     others = [path for path, value in found if _has_weights(value)]
+    if not alone:
+        candidates = list(dict.fromkeys([*candidates, *others]))
     if given.model_key is not None:
         chosen = _at(saved, given.model_key, "--model-key", others)
         if not _is_model(_get(saved, chosen)) or is_optimizer(_get(saved, chosen)):

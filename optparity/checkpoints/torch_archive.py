@@ -4,17 +4,22 @@ torch itself checks no checksum when it loads, and a tensor in a file may claim 
 """
 
 import mmap
+import os
 import pickle
 import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .._arrays import is_tensor
-from . import torch_storages
+from . import numpy_scalars, torch_storages
 
 MOST_OBJECTS = 10_000_000  # in a file: a dict that is in itself, or lists of the same lists again, have no end
 MOST_CLAIMED = 16  # bytes of tensors for each byte of the file: tied tensors and expanded masks take less
@@ -36,7 +41,7 @@ def load(path: Path) -> tuple[Any, bool]:
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}.") from None
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), numpy_scalars.allowed():
             warnings.simplefilter("ignore")  # of other pickles than torch's, which are refused anyhow
             saved = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         if zipped:
@@ -65,17 +70,29 @@ def _checked(path: Path) -> bool:
             members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise _damaged(f"{error}.") from None
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise _damaged(f"its member {member.filename} is compressed; torch.save compresses nothing.")
+    if not any(member.CRC for member in members):
+        return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-        for member in members:
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise _damaged(f"its member {member.filename} is compressed; torch compresses nothing.")
-        if not any(member.CRC for member in members):
-            return False
-        for member in members:
-            begin = _begin(view, member)
-            if zlib.crc32(view[begin : begin + member.file_size]) != member.CRC:
-                raise _damaged(f"the checksum of its member {member.filename} does not hold.")
+        found = _checksums(view, members)
+    for member, checksum in zip(members, found, strict=True):
+        if checksum != member.CRC:
+            raise _damaged(f"the checksum of its member {member.filename} does not hold.")
     return True
+
+
+def _checksums(view: memoryview, members: Sequence[zipfile.ZipInfo]) -> list[int]:
+    """Of each member, computed by all processors: zlib lets other threads run."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda member: _checksum(view, member), members))
+
+
+def _checksum(view: memoryview, member: zipfile.ZipInfo) -> int:
+    begin = _begin(view, member)
+    with view[begin : begin + member.file_size] as own:
+        return zlib.crc32(own)
 
 
 def _begin(view: memoryview, member: zipfile.ZipInfo) -> int:
@@ -89,19 +106,25 @@ def _begin(view: memoryview, member: zipfile.ZipInfo) -> int:
 
 def _check_claims(saved: Any, size: int) -> None:
     """Raise where tensors would take far more memory than the file has bytes, and where there are objects without end."""
-    claimed, seen, rest, count = 0, set(), [saved], 0
-    while rest:
-        value = rest.pop()
-        count += 1
-        if count > MOST_OBJECTS:
-            raise ValueError(f"it holds more than {MOST_OBJECTS:,} objects, or some that are in themselves.")
-        if isinstance(value, Mapping):
-            rest.extend(value.values())
-        elif isinstance(value, list | tuple):
-            rest.extend(value)
-        elif is_tensor(value) and not getattr(value, "is_meta", False) and "strided" in str(value.layout):
-            place = value.data_ptr(), value.shape, value.stride(), value.dtype
-            claimed += 0 if place in seen else value.numel() * value.element_size()
-            seen.add(place)
+    tensors: list[Any] = []
+    if _counted(saved, {}, tensors) > MOST_OBJECTS:
+        raise ValueError(f"it holds more than {MOST_OBJECTS:,} objects, or some that are in themselves.")
+    places = {(t.data_ptr(), t.shape, t.stride(), t.dtype): t.numel() * t.element_size() for t in tensors}
+    claimed = sum(places.values())
     if claimed > MOST_CLAIMED * size + FEW_BYTES:
         raise ValueError(f"its tensors claim {claimed:,} bytes, but the file has {size:,}: they are expanded, or it is damaged.")
+
+
+def _counted(value: Any, counts: dict[int, int], tensors: list[Any]) -> int:
+    """How many objects are in a value; those of the same list count each time, though they are looked at once."""
+    if not isinstance(value, Mapping | list | tuple):
+        if is_tensor(value) and not isinstance(value, np.generic) and not value.is_meta and "strided" in str(value.layout):
+            tensors.append(value)
+        return 1
+    if isinstance(value, OrderedDict) and vars(value).keys() - {"_metadata"}:  # a pickle may put anything in the place of its methods
+        raise _damaged("an OrderedDict has attributes of its own.")
+    if id(value) not in counts:
+        counts[id(value)] = MOST_OBJECTS + 1  # of what is in itself
+        items = value.values() if isinstance(value, Mapping) else value
+        counts[id(value)] = 1 + sum(_counted(item, counts, tensors) for item in items)
+    return counts[id(value)]

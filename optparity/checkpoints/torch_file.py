@@ -88,6 +88,8 @@ def read_parts(saved: Any, given: Given, *, ordered: bool = True) -> Read:
     torch_class = OPTIMIZERS[given.optimizer].torch_name if given.optimizer in OPTIMIZERS else given.optimizer
     state_dict = _with_groups(found.optimizer, given)
     groups = torch_groups.read_groups(state_dict, torch_class)
+    if not groups:
+        raise ValueError("its optimizer has no groups.")
     left: list[str] = []
     model = _model(found.model, left)
     names = named(groups, state_dict["state"], model.tensors, given.names, ordered=ordered)
@@ -141,10 +143,7 @@ def _model(saved: Mapping[str, Any] | None, left: list[str]) -> Model:
 def _versions(saved: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Of the modules, which a module's `state_dict` has; {} where an OrderedDict has none, and None where it is no OrderedDict."""
     versions = getattr(saved, "_metadata", {} if isinstance(saved, OrderedDict) else None)
-    plain = (str, bool, int, type(None))
-    for module, own in versions.items() if isinstance(versions, dict) else [("", versions)] if versions is not None else []:
-        if not isinstance(module, str) or not isinstance(own, dict) or not all(isinstance(x, plain) for pair in own.items() for x in pair):
-            raise ValueError("the model's _metadata is damaged: it holds the versions of its modules.")
+    data.check_versions(versions)
     return versions
 
 

@@ -51,10 +51,18 @@ def report(ended: BaseException | int) -> int:
     """Say in one line how it ended, if not well; the exit status."""
     status, line = _explain(ended)
     if line:
-        print(f"optparity: {' '.join(line.split())}", file=sys.stderr)
+        _say(f"optparity: {' '.join(line.split())}")
     if isinstance(ended, Exception) and status == UNFORESEEN and sys.flags.dev_mode:
         traceback.print_exception(ended)
     return status
+
+
+def _say(line: str) -> None:
+    """On standard error; where that takes nothing, as on a full disk, nobody hears of it, and the status is all there is."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (Python would try again at the end, and leave with a status of its own)
 
 
 def _explain(ended) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,6 +39,10 @@ Names = Annotated[
         "'model' says that they are in the order of the model's state_dict.",
     ),
 ]
+SquareKernels = Annotated[
+    Literal["transposed", "same"] | None,
+    typer.Option(help="How torch has the kernels of a JAX checkpoint whose shape does not tell: Flax's Dense and Conv are transposed."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
 
 
@@ -52,6 +56,7 @@ def convert(
     model_key: ModelKey = None,
     optimizer_key: OptimizerKey = None,
     names: Names = None,
+    square_kernels: SquareKernels = None,
     force: Force = False,
 ) -> None:
     """Convert a checkpoint between PyTorch, Orbax and safetensors.
@@ -61,7 +66,9 @@ def convert(
     """
     with refusing(checkpoints.RefusedError):
         _examine(source, target, like, names, force)
-        given = checkpoints.Given(optimizer, step, missing or (), like, model_key, optimizer_key, names)
+        if square_kernels and converting.form(source) != "orbax":
+            raise BadInputError("--square-kernels is for a checkpoint of JAX.")
+        given = checkpoints.Given(optimizer, step, missing or (), like, model_key, optimizer_key, names, square_kernels)
         checkpoint = converting.read(source, given)
         shown = table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
         for row in checkpoints.rows(checkpoint):

@@ -15,16 +15,17 @@ from .. import doctor as examination
 from ..accelerators.targets import TARGETS
 from ..parity.canaries import ELEMENTS
 from ..parity.reports import Line
-from ._console import console, progress, say, table
+from ._console import console, progress, refusing, say, table
 from ._errors import BadInputError
 
 COLORS = {True: "green", False: "red", None: ""}
+MOST = 2**26  # elements: some 100 bytes each
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 
 Target = StrEnum("Target", list(TARGETS))
 
 TargetOption = Annotated[Target | None, typer.Option(help="Compile for this device, and run nothing on it.")]
-Elements = Annotated[int | None, typer.Option(min=1024, help=f"Random elements per line; {ELEMENTS} if not given.")]
+Elements = Annotated[int | None, typer.Option(min=1024, max=MOST, help=f"Random elements per line; {ELEMENTS} if not given.")]
 
 
 def doctor(target: TargetOption = None, elements: Elements = None) -> None:
@@ -36,7 +37,8 @@ def doctor(target: TargetOption = None, elements: Elements = None) -> None:
     """
     if target and elements:
         raise BadInputError(f"--elements {elements}: it is for what runs on this machine, not for --target {target}.")
-    failed = _try_compiled(target) if target else _try_here(elements or ELEMENTS)
+    with refusing(MemoryError):
+        failed = _try_compiled(target) if target else _try_here(elements or ELEMENTS)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -10,7 +10,7 @@ from ..registry import DTYPES, OPTIMIZERS
 from ._console import need, progress, say, writable, write
 
 Page = Annotated[Path, typer.Argument(metavar="FILE.md", help="The page to write, Markdown.")]
-Steps = Annotated[int, typer.Option(min=1, help="Steps of normal gradients.")]
+Steps = Annotated[int, typer.Option(min=2, help="Steps of normal gradients.")]
 
 
 def drift(file: Page, steps: Steps = 1000) -> None:

@@ -74,6 +74,8 @@ def _hash(side: str, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _read(file: Path | None) -> dict[str, Any]:
     source = file or hashing.PACKAGED
+    if file and file.exists() and not file.is_file():  # a device or a pipe may have no end
+        raise BadInputError(f"{file} cannot be read as a golden file: it is no regular file.")
     try:
         return hashing.read(source)
     except (OSError, ValueError) as error:

@@ -140,10 +140,10 @@ def _group(optimizer: str, group: Any, i: int) -> Group:
                 options[key] = copied(value)
             except TypeError as error:
                 raise TypeError(f"{optimizer}: {where} has {key!r}: {error}.") from None
+    torch_classes.in_jax(optimizer, options, where)
     names = options.get("param_names")
     if names is not None and len(names) != len(group["params"]):
         raise ValueError(f"{optimizer}: {where} has {len(group['params'])} params but {len(names)} param_names.")
-    torch_classes.in_jax(optimizer, options, where)
     return Group(optimizer, options, tuple(group["params"]))
 
 

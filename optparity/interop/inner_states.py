@@ -101,7 +101,7 @@ def _apart(states: Sequence[Part]) -> None:
     """Raise where two states are of one leaf."""
     holder: dict[str, Part] = {}
     for state in states:
-        for path in _leaves_of(state):
+        for path in sorted(_leaves_of(state)):
             if path in holder:
                 raise ValueError(f"{WHO}: leaf {path} has state at {holder[path].at} and at {state.at}; give the one that goes on.")
             holder[path] = state
@@ -194,7 +194,7 @@ def _same_numbers(group: Group, rate: Any, found: Sequence[Part]) -> None:
                 )
             if part.kind == HYPERPARAMETERS and not given and np.asarray(values[name], value.dtype) != value:
                 remedy = "give learning_rate" if name == "learning_rate" else "the group has to have it too"
-                raise ValueError(f"{WHO}: {name} is {value} at {part.at}, {values[name]} in group {group.label!r}; {remedy}.")
+                raise ValueError(f"{WHO}: {name} is {value!s} at {part.at}, {values[name]} in group {group.label!r}; {remedy}.")
 
 
 def _paired(places: Sequence[Part], states: Sequence[Part]) -> list[Part]:

@@ -25,8 +25,8 @@ def split(params: Any, optimizers: Pair | Mapping[Hashable, Pair], labels: Any =
         params: the parameters in JAX.
         optimizers: a name and its arguments, or a mapping from labels to such pairs.
         labels: with a mapping the tree of labels.
-    Returns: optimizers and labels without a mask: of one pair the labels are "decay" and "no_decay", of label L (L, "decay") and so on. A
-        group that would be empty is left out.
+    Returns: optimizers and labels without a mask: of one pair the labels are "decay" and "no_decay", of label L "L, decay" and
+        "L, no_decay". A group that would be empty is left out.
     Raises: ValueError or TypeError for a mask that does not fit the parameters.
     Example:
         >>> params, mask = {"b": jax.numpy.ones(3), "w": jax.numpy.ones((2, 3))}, {"b": False, "w": True}
@@ -49,7 +49,9 @@ def split(params: Any, optimizers: Pair | Mapping[Hashable, Pair], labels: Any =
         decays = Leaves(masked("describe", mask, params)).by_path
         for group, chosen in ((DECAY, True), (NO_DECAY, False)):
             own = [path for path, each in label_of.items() if each == label and decays[path] is chosen]
-            key = (label, group) if several else group
+            key = f"{label}, {group}" if several else group
+            if key in pairs:
+                raise ValueError(f"describe: the label {key!r} is that of the mask of label {label!r}; another is needed.")
             label_of |= dict.fromkeys(own, key)
             if own:
                 found[key] = (name, arguments if chosen else {**arguments, "weight_decay": 0.0})

@@ -5,7 +5,7 @@ Written as well as read by an example: the state that the optax optimizer itself
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +15,12 @@ import optax
 from jaxopt_impl import numerics as nx
 
 from .._arrays import check_alike
-from ..registry import OPTIMIZERS, Carried
+from ..registry import OPTIMIZERS
 from . import inner_states
 from .leaves import Leaves
+from .optax_parts import Names, Own, found_in, owners
 from .variables import pure
-from .wrappers import COUNT, HYPERPARAMETERS, PARTITION, SCHEDULE, Part, children, parts, replaced
-
-# Parts that have no counterpart here, and why.
-REFUSED = dict.fromkeys(
-    ("ScaleByRmsWithCountState", "ScaleByRStdDevWithCountState"), "bias_correction=True has no counterpart in jaxopt_impl.rmsprop"
-)
-Names = str | Mapping[Any, str]
+from .wrappers import HYPERPARAMETERS, Part, children, replaced
 
 
 def from_optax(
@@ -66,120 +61,14 @@ def from_optax(
         >>> from_optax("adam", optax.inject_hyperparams(optax.adam)(0.1).init(params), params).exp_avg["w"].tolist()
         [0.0, 0.0]
     """
-    found = _found("from_optax", name, optax_state, bias_correction_nu)
+    there = owners("from_optax", name, found_in("from_optax", name, optax_state, bias_correction_nu))
     leaves, whole = Leaves(params), {}
-    for own in _owners("from_optax", name, found):
+    for own in there:
         whole[own.label] = _read(own, leaves, step, learning_rate)
-    return _like_params(whole, found, params)
+    return _like_params(whole, there[0].partition, params)
 
 
-class _Own(NamedTuple):
-    """A state of one optimizer in an optax state: the parts of a chain that are about the same leaves, and the numbers about it."""
-
-    name: str
-    label: Any  # in a partition, or None
-    parts: list[Part]
-    around: list[Part]
-
-    @property
-    def masked(self) -> bool:
-        return any(part.masked for part in self.parts)
-
-    def carried(self) -> list[tuple[Carried, Any]]:
-        """Each field of ours that is there, and its tree."""
-        states = OPTIMIZERS[self.name].stock_optax.states
-        return [(carried, part.fields[theirs]) for part in self.parts for theirs, carried in states[part.kind].items()]
-
-    def numbers(self, kind: str) -> list[tuple[str, str, Any]]:
-        """Place, name and value of what is around it."""
-        return [(part.at, name, value) for part in self.around if part.kind == kind for name, value in part.fields.items()]
-
-    def counts(self) -> list[tuple[str, int]]:
-        """All that counts its steps."""
-        own = [(f"{part.at}.count", int(part.fields["count"])) for part in self.parts if "count" in part.fields]
-        return own + [(at, count) for kind in (COUNT, SCHEDULE) for at, _, count in self.numbers(kind)]
-
-
-def _found(who: str, name: Names, optax_state: Any, bias_correction_nu: bool) -> list[Part]:
-    """What is in an optax state."""
-    names = list(dict.fromkeys(name.values())) if isinstance(name, Mapping) else [name]
-    for each in names:
-        stock = OPTIMIZERS[each].stock_optax if each in OPTIMIZERS else None
-        if stock is None or stock.refused:
-            known = ", ".join(entry.name for entry in OPTIMIZERS.values() if not entry.stock_optax.refused)
-            raise ValueError(f"optax has no state of {each!r}: {stock.refused if stock else f'one of {known} is needed'}.")
-    kinds = dict.fromkeys(kind for each in names for kind in OPTIMIZERS[each].stock_optax.states)
-    kind_of = functools.partial(_kind, tuple(kinds), bias_correction_nu)
-    return parts(who, optax_state, kind_of, f"optax's state of {' or '.join(names)} ({', '.join(kinds)})")
-
-
-def _kind(kinds: Sequence[str], bias_correction_nu: bool, node: Any) -> str | None:
-    """Which of these states of optax a node is, by its type, or, of a mapping, by its keys."""
-    found = type(node).__name__ if hasattr(node, "_fields") else None
-    if isinstance(node, Mapping):
-        by_keys = (kind for kind in (*kinds, *REFUSED) if children(node).keys() == set(getattr(optax, kind)._fields))
-        found = next(by_keys, None)
-    if found in REFUSED:
-        raise ValueError(f"optax's {found} does not carry over: {REFUSED[found]}.")
-    if found == "ScaleByAmsgradState" and found in kinds and bias_correction_nu:
-        raise ValueError(
-            f"optax's {found} does not carry over: its maximum is of the corrected vₜ/(1 − β₂ᵗ), ours of vₜ, and neither tells the other; "
-            "bias_correction_nu=False, with which optax takes the same as we do, does."
-        )
-    return found if found in kinds else None
-
-
-def _owners(who: str, name: Names, found: Sequence[Part]) -> list[_Own]:
-    """The states of one optimizer each that are there: one, or one for each label of a partition that holds moments."""
-    numbers = (COUNT, SCHEDULE, HYPERPARAMETERS, PARTITION)
-    moments: dict[tuple, list[Part]] = {}
-    for part in found:
-        if part.kind not in numbers:
-            moments.setdefault(part.labels, []).append(part)
-    if isinstance(name, Mapping):
-        chosen = {_labels(who, label, found): (label, each) for label, each in name.items()}
-    else:
-        chosen = {labels: (labels[-1] if labels else None, name) for labels in moments or {(): []}}
-    for labels, own in moments.items():
-        if labels not in chosen or (len(moments) > 1 and len(labels) != 1):
-            there = ", ".join(part.at for group in moments.values() for part in group)
-            raise ValueError(f"{who}: {own[0].kind} at {own[0].at} is not of one of the labels named; there is state at {there}.")
-    if not moments and not isinstance(name, Mapping) and any(part.kind == PARTITION for part in found):
-        raise ValueError(f"{who}: no part of this partition holds state of {name}; a mapping from its labels to names is needed.")
-    return [_own(who, each, label, moments.get(labels, []), labels, found) for labels, (label, each) in chosen.items()]
-
-
-def _labels(who: str, label: Any, found: Sequence[Part]) -> tuple:
-    """The label in a partition that the caller means; a checkpoint may have made a string of it."""
-    there = [each for part in found if part.kind == PARTITION for each in part.fields]
-    same = [each for each in there if each == label] or [each for each in there if str(each) == str(label)]
-    if len(same) != 1:
-        raise ValueError(f"{who}: the label {label!r} is not once among {', '.join(map(repr, there)) or 'no labels'}.")
-    return (same[0],)
-
-
-def _own(who: str, name: str, label: Any, own: list[Part], labels: tuple, found: Sequence[Part]) -> _Own:
-    """A state of one optimizer, each field of which is there once."""
-    states, holder = OPTIMIZERS[name].stock_optax.states, {}
-    for part in own:
-        if part.kind not in states:
-            raise ValueError(f"{who}: {part.kind} at {part.at} is no part of optax's state of {name} ({', '.join(states)}).")
-        for carried in states[part.kind].values():
-            if carried.field in holder:
-                there = f"{holder[carried.field]} and {part.kind} at {part.at}"
-                raise ValueError(f"{who}: {there} are both {carried.field}; give the one that goes on.")
-            holder[carried.field] = f"{part.kind} at {part.at}"
-    counting = [part for part in found if part.kind == COUNT and part.labels == labels[: len(part.labels)]]
-    clock = max((part.clock for part in counting if part.clock is not None), key=len, default=None)
-    one = own[0] if own else Part(labels=labels, clock=clock)  # a state without moments is nowhere
-    around = [part for part in found if part.kind in (COUNT, SCHEDULE, HYPERPARAMETERS) and part.concerns(one)]
-    whole = _Own(name, label, own, around)
-    if any(carried.scaled for carried, _ in whole.carried()) and any(each == "learning_rate" for _, each, _ in whole.numbers(SCHEDULE)):
-        raise ValueError(f"{who}: {name}'s momentum under a schedule keeps the learning rates that it was built with.")
-    return whole
-
-
-def _read(own: _Own, leaves: Leaves, step: int | None, learning_rate: float | None) -> Any:
+def _read(own: Own, leaves: Leaves, step: int | None, learning_rate: float | None) -> Any:
     """The state of ours over {path: leaf}."""
     name, count, found = own.name, _count(own, step), {}
     for carried, tree in own.carried():
@@ -200,7 +89,7 @@ def _read(own: _Own, leaves: Leaves, step: int | None, learning_rate: float | No
     return like._replace(**jax.tree.map(jnp.array, found), step=jnp.asarray(count, jnp.int32))
 
 
-def _count(own: _Own, step: int | None) -> int:
+def _count(own: Own, step: int | None) -> int:
     """How many steps were taken, by the optax state and by the caller."""
     counts = [*([] if step is None else [("step", step)]), *own.counts()]
     if not counts:
@@ -210,11 +99,11 @@ def _count(own: _Own, step: int | None) -> int:
     return counts[0][1]
 
 
-def _rate(who: str, own: _Own, learning_rate: float | None) -> float | None:
+def _rate(who: str, own: Own, learning_rate: float | None) -> float | None:
     """The caller's learning rate, which is the injected one where there is one."""
     for at, name, value in own.numbers(HYPERPARAMETERS):
         if name == "learning_rate" and learning_rate is not None and np.asarray(learning_rate, value.dtype) != value:
-            raise ValueError(f"{who}: learning_rate {learning_rate} was given; inject_hyperparams at {at} has {value}.")
+            raise ValueError(f"{who}: learning_rate {learning_rate} was given; inject_hyperparams at {at} has {value!s}.")
     return learning_rate
 
 
@@ -231,24 +120,35 @@ def _like(name: str, found: Mapping[str, Any], params: Any, learning_rate: float
     return jax.eval_shape(entry.jax(**arguments, accumulator_dtype=accumulator).init, params)
 
 
-def _like_params(whole: Mapping[Any, Any], found: Sequence[Part], params: Any) -> Any:
+def _like_params(whole: Mapping[Any, Any], partition: Part | None, params: Any) -> Any:
     """The states over {path: leaf} as trees like the parameters; one alone where it is of all of them, else in its mask or partition."""
-    treedef, paths = jax.tree.structure(params), Leaves(params).paths
-
-    def tree(field: Any) -> Any:
-        return treedef.unflatten([field.get(path, optax.MaskedNode()) for path in paths]) if isinstance(field, dict) else field
-
-    states = {label: type(state)(*map(tree, state)) for label, state in whole.items()}
-    held = [path for state in whole.values() for path in {path for field in state if isinstance(field, dict) for path in field}]
-    for path in held:
-        if held.count(path) > 1:
-            raise ValueError(f"from_optax: leaf {path} has state under two labels of {', '.join(map(repr, whole))}.")
-    ((label, state), *others) = states.items()
-    if not others and (set(held) == set(paths) or label is None):
-        return state if set(held) == set(paths) or not held else optax.MaskedState(state)
+    paths, held = Leaves(params).paths, _held(whole)
+    states = {label: _tree(state, jax.tree.structure(params), paths) for label, state in whole.items()}
+    state = next(iter(states.values()))
+    if len(states) == 1 and (held == set(paths) or (not held and partition is None)):
+        return state
+    if partition is None:
+        return optax.MaskedState(state)
     inner = {label: optax.MaskedState(state) for label, state in states.items()}
-    (partition,) = (part for part in found if part.kind == PARTITION)
     return optax.transforms.PartitionState({**_idle(partition, inner), **inner})
+
+
+def _held(whole: Mapping[Any, Any]) -> set[str]:
+    """The leaves that states over {path: leaf} are of, each in one of them."""
+    held: set[str] = set()
+    for state in whole.values():
+        own = {path for field in state if isinstance(field, dict) for path in field}
+        for path in sorted(own & held):
+            raise ValueError(f"from_optax: leaf {path} has state under two labels of {', '.join(map(repr, whole))}.")
+        held |= own
+    return held
+
+
+def _tree(state: Any, treedef: Any, paths: Sequence[str]) -> Any:
+    """A state over {path: leaf} with trees like the parameters', a MaskedNode in the place of each leaf that it is not of."""
+    fields = {field: value for field, value in state._asdict().items() if isinstance(value, dict)}
+    trees = {field: treedef.unflatten([own.get(path, optax.MaskedNode()) for path in paths]) for field, own in fields.items()}
+    return state._replace(**trees)
 
 
 def _idle(partition: Part, inner: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -278,14 +178,14 @@ def to_optax(name: Names, state: Any, optax_state: Any, *, learning_rate: float 
         >>> to_optax("adam", state, optax.adam(0.1).init(params))[0].count.item()
         7
     """
-    found = _found("to_optax", name, optax_state, bias_correction_nu)
-    owners, new = _owners("to_optax", name, found), {}
-    for own, ours in zip(owners, _ours(state, owners), strict=True):
+    there = owners("to_optax", name, found_in("to_optax", name, optax_state, bias_correction_nu))
+    new: dict[tuple, Any] = {}
+    for own, ours in zip(there, _ours(state, there), strict=True):
         written = {carried.field for carried, _ in own.carried()}
         for field, value in ours.fields.items():
             if field != "step" and value is not None and field not in written:
-                there = " and ".join(part.kind for part in own.parts) or "no part of one"
-                raise ValueError(f"to_optax: {field} has no place in this {own.name} state of optax: {there}.")
+                kinds = " and ".join(part.kind for part in own.parts) or "no part of one"
+                raise ValueError(f"to_optax: {field} has no place in this {own.name} state of optax: {kinds}.")
         rate = _rate("to_optax", own, learning_rate)
         for part in own.parts:
             new[part.path] = functools.partial(_filled, own.name, part.kind, ours.fields, rate)
@@ -295,13 +195,13 @@ def to_optax(name: Names, state: Any, optax_state: Any, *, learning_rate: float 
     return replaced(pure(optax_state), new)
 
 
-def _ours(state: Any, owners: Sequence[_Own]) -> list[Part]:
+def _ours(state: Any, places: Sequence[Own]) -> list[Part]:
     """The state of ours for each of these: the only one, or that of the same label."""
     found = inner_states.inside("to_optax", state)
     states = [part for part in found if part.kind == inner_states.OURS]
     ours = []
-    for own in owners:
-        same = states if len(states) == len(owners) == 1 else [s for s in states if [str(own.label)] == list(map(str, s.labels))]
+    for own in places:
+        same = states if len(states) == len(places) == 1 else [s for s in states if [str(own.label)] == list(map(str, s.labels))]
         if len(same) != 1:
             there = ", ".join(part.at for part in states) or "none"
             raise ValueError(f"to_optax: one state of jaxopt_impl.{own.name} is needed for the label {own.label!r}; there are {there}.")

@@ -65,7 +65,10 @@ def unknown(torch_class: str, options: Mapping[str, Any]) -> list[str]:
 
 
 def _check_keys(torch_class: str, entry: Optimizer, options: Mapping[str, Any], where: str) -> None:
-    """Raise for a key by which another class compute their step."""
+    """Raise for a key by which another class computes its step, and for names that are none."""
+    names = options.get("param_names") or []
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{torch_class}: {where} has param_names that are no list of names, which are strings and not empty.")
     for key in unknown(torch_class, options):
         if not isinstance(key, str):
             raise ValueError(f"{torch_class}: {where} has the key {key!r}; keys are strings.")

@@ -125,7 +125,7 @@ class _Walk:
             yield here._replace(kind=kind, fields=fields_of(node))
         elif wrapper:
             yield from wrapper(self, fields, here)
-        elif is_typed(node, NOTHING) or not jax.tree.leaves(node):
+        elif is_typed(node, NOTHING) or fields.keys() == {"found_nan"} or not jax.tree.leaves(node):
             return
         elif is_typed(node, SCHEDULES) or fields.keys() == {"count"}:
             yield self.number(SCHEDULE, fields, here, "count", SCHEDULES.get(type(node).__name__, "learning_rate"))
@@ -147,10 +147,15 @@ class _Walk:
             raise ValueError(f"{self.who}: {here.at} is a whole number; got {array.dtype}{list(array.shape)}.")
         return here._replace(kind=kind, fields={name: int(array)})
 
+    def within(self, fields: Mapping, here: Part, inner: str, **changes: Any) -> Iterator[Part]:
+        """The state inside of a wrapper; where that holds nothing, a checkpoint may have left it out."""
+        if inner in fields:
+            key, child = fields[inner]
+            yield from self.inside(child, here.within(key, **changes))
+
     def counted(self, fields: Mapping, here: Part, count: str, inner: str) -> Iterator[Part]:
         yield self.number(COUNT, fields, here, count, count)
-        key, child = fields[inner]
-        yield from self.inside(child, here.within(key))
+        yield from self.within(fields, here, inner)
 
     def injected(self, fields: Mapping, here: Part) -> Iterator[Part]:
         """inject_hyperparams: the numbers, and the counts of the schedules that make some of them anew at each step."""
@@ -184,12 +189,10 @@ class _Walk:
                 f"{self.who}: apply_if_finite at {here.at} has left out the last {count} updates, and counts on from there; "
                 "give its inner_state, to do without that count."
             )
-        key, child = fields["inner_state"]
-        yield from self.inside(child, here.within(key, clock=here.path))
+        yield from self.within(fields, here, "inner_state", clock=here.path)
 
     def masked(self, fields: Mapping, here: Part) -> Iterator[Part]:
-        key, child = fields["inner_state"]
-        yield from self.inside(child, here.within(key, masked=True))
+        yield from self.within(fields, here, "inner_state", masked=True)
 
     def partition(self, fields: Mapping, here: Part) -> Iterator[Part]:
         key, states = fields["inner_states"]
@@ -213,13 +216,13 @@ def _fields(*names: str) -> frozenset[str]:
 
 _WRAPPERS = {
     "InjectStatefulHyperparamsState": _Wrapper(
-        _fields("count", "hyperparams", "inner_state"), _fields("hyperparams_states"), _Walk.injected
+        _fields("count", "hyperparams"), _fields("hyperparams_states", "inner_state"), _Walk.injected
     ),
-    "InjectHyperparamsState": _Wrapper(_fields("count", "hyperparams", "inner_state"), _fields(), _Walk.injected),
+    "InjectHyperparamsState": _Wrapper(_fields("count", "hyperparams"), _fields("inner_state"), _Walk.injected),
     "MultiStepsState": _Wrapper(
-        _fields("mini_step", "gradient_step", "inner_opt_state", "acc_grads"), _fields("skip_state"), _Walk.gathered
+        _fields("mini_step", "gradient_step", "acc_grads"), _fields("inner_opt_state", "skip_state"), _Walk.gathered
     ),
-    "ApplyIfFiniteState": _Wrapper(_fields("notfinite_count", "last_finite", "total_notfinite", "inner_state"), _fields(), _Walk.if_finite),
+    "ApplyIfFiniteState": _Wrapper(_fields("notfinite_count", "last_finite", "total_notfinite"), _fields("inner_state"), _Walk.if_finite),
     "MaskedState": _Wrapper(_fields("inner_state"), _fields(), _Walk.masked),
     "PartitionState": _Wrapper(_fields("inner_states"), _fields(), _Walk.partition),
 }

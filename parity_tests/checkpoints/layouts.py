@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 
@@ -45,7 +46,7 @@ def adamw(shapes=REPEATED, *, groups=None, named=False, order=None, dtype=torch.
     own = [
         {"params": [(name, parameters[name]) if named else parameters[name] for name in names]} for names in groups or [order or [*shapes]]
     ]
-    optimizer = torch.optim.AdamW(own, lr=1e-3, **options)
+    optimizer = torch.optim.AdamW(own, **{"lr": 1e-3, **options})
     for parameter in parameters.values():
         parameter.grad = torch.ones_like(parameter)
     for _ in range(3):
@@ -210,6 +211,17 @@ NAME_LISTS = ("--names", "names.json")
 CASES: dict[str, Made] = {
     "tutorial": one("a.pt", {"epoch": 3, "model_state_dict": weights(), "optimizer_state_dict": NAMED, "loss": 0.4}, names=[*REPEATED]),
     "loss is a tensor": one("a.pth", {"net": weights(), "optim": NAMED, "loss": torch.tensor(0.4), "acc": [0.1, 0.2]}, names=[*REPEATED]),
+    "numbers of NumPy": one(
+        "a.pt",
+        {
+            "model": weights(),
+            "optimizer": NAMED,
+            "best": np.float64(0.1),
+            "count": np.int64(3),
+            "flags": [np.bool_(True), np.float32("inf")],
+        },
+        names=[*REPEATED],
+    ),
     "amp": one(
         "a.pt",
         {"model": ordered(weights()), "optimizer": NAMED, "scaler": {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 0}},

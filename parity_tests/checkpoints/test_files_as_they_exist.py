@@ -1,10 +1,13 @@
 """Checkpoints in the layouts that people have: there and back with every bit and key, and each moment at its parameter."""
 
+from pathlib import Path
+
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import safetensors.numpy
-import torch
+
+from optparity.checkpoints import torch_archive
 
 from ..cli.running import optparity
 from ..interop.states import state_dicts_same
@@ -38,7 +41,7 @@ def test_there_and_back(monkeypatch, capsys, tmp_path, label):
     )
     converted(monkeypatch, capsys, "run-v1.5", "again.pth.tar")
     for back in ("back.pt", "again.pth.tar"):
-        found = torch.load(back, weights_only=True)
+        found = torch_archive.load(Path(back))[0]
         state_dicts_same(found, made.back)
         assert list(found) == list(made.back)
 

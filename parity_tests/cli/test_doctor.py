@@ -38,12 +38,22 @@ def test_doctor_sees_a_broken_fence(monkeypatch, capsys):
 
 
 def test_bad_arguments_of_doctor(monkeypatch, capsys):
-    one_line(*optparity(monkeypatch, capsys, "doctor", "--elements", 3), "Invalid value for '--elements'")
+    for elements in (3, 2**26 + 1, 10**12, 10**23):
+        one_line(*optparity(monkeypatch, capsys, "doctor", "--elements", elements), "Invalid value for '--elements': Input should be ")
     one_line(
         *optparity(monkeypatch, capsys, "doctor", "--target", "b200"), "'b200' is not one of 'h100', 'a100', 'v4', 'v5e', 'v5p', 'v6e'."
     )
     refused = optparity(monkeypatch, capsys, "doctor", "--target", "v4", "--elements", 4096)
     one_line(*refused, "--elements 4096: it is for what runs on this machine, not for --target v4.")
+
+
+def test_elements_for_which_there_is_no_memory(monkeypatch, capsys):
+    def no_room(_):
+        raise MemoryError("Unable to allocate 512. MiB for an array")
+
+    monkeypatch.setattr(doctor, "examine", no_room)
+    status, _, err = optparity(monkeypatch, capsys, "doctor", "--elements", 2**26)
+    assert (status, err) == (2, "optparity: Unable to allocate 512. MiB for an array\n")
 
 
 @pytest.mark.parametrize(

@@ -23,4 +23,5 @@ def test_drift(monkeypatch, capsys, tmp_path):
 
 def test_bad_arguments_of_drift(monkeypatch, capsys):
     one_line(*optparity(monkeypatch, capsys, "drift"), "Missing argument 'FILE.md'")
+    one_line(*optparity(monkeypatch, capsys, "drift", "x.md", "--steps", 1), "Invalid value for '--steps': Input should be greater than")
     one_line(*optparity(monkeypatch, capsys, "drift", "/proc/no/drift.md"), "/proc/no/drift.md cannot be written")

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 
 import pytest
 
@@ -140,6 +141,9 @@ def test_without_a_file_the_packaged_one_is_checked(monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["check", "/nowhere.json"], "/nowhere.json cannot be read as a golden file"),
+        (["check", "/dev/full"], "/dev/full cannot be read as a golden file: it is no regular file."),
+        (["check", "."], ". cannot be read as a golden file: it is no regular file."),
+        (["write", "/dev/full"], "/dev/full cannot be used: it is no regular file."),
         (["burn", "x.json"], "Invalid value for 'action': 'burn' is not one of 'write', 'check'."),
         (["check", "x.json", "--side", "numpy"], "Invalid value for '--side': 'numpy' is not one of 'jax', 'torch'."),
         (["write"], "golden write: the file to write is needed."),
@@ -149,3 +153,11 @@ def test_without_a_file_the_packaged_one_is_checked(monkeypatch, capsys):
 )
 def test_bad_arguments_of_golden(monkeypatch, capsys, arguments, message):
     one_line(*optparity(monkeypatch, capsys, "golden", *arguments), message)
+
+
+def test_a_pipe_is_not_waited_for(monkeypatch, capsys, tmp_path):
+    """Nobody may ever write into it."""
+    os.mkfifo(tmp_path / "pipe")
+    one_line(
+        *optparity(monkeypatch, capsys, "golden", "check", tmp_path / "pipe"), "pipe cannot be read as a golden file: it is no regular"
+    )

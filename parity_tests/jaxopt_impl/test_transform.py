@@ -135,6 +135,29 @@ def test_every_number_can_be_injected(row):
     assert update._cache_size() == 1
 
 
+INJECTED = [("adam", "b1"), ("adamw", "b1"), ("rmsprop", "alpha"), ("sgd", "momentum"), ("momentum", "momentum")]
+
+
+@pytest.mark.parametrize(("name", "argument"), INJECTED)
+def test_an_injected_number_is_a_float32_one(name, argument):
+    """Not the Python number: other bits in the end, unless it is a static argument. (The limit, as the docs have it.)"""
+    make = OPTIMIZERS[name].jax
+    given = {"learning_rate": 0.5, argument: 0.9}
+    expected = walk(make(**given), steps=3)[0][-1]
+    static = optax.inject_hyperparams(make, static_args=(argument, *others(name, argument)))(**given)
+    same(walk(static, steps=3)[0][-1], expected)
+    injected = walk(optax.inject_hyperparams(make, static_args=others(name, argument))(**given), steps=3)[0][-1]
+    same(injected, walk(make(0.5, **{argument: float(np.float32(0.9))}), steps=3)[0][-1])
+    leaves = zip(jax.tree.leaves(injected), jax.tree.leaves(expected), strict=True)
+    differ = any(differing(np.asarray(a), np.asarray(b)).any() for a, b in leaves)
+    assert differ == (argument != "momentum")  # 0.9 meets a leaf in float32 anyway; 1 − 0.9 is not 1 − float32(0.9) in float32
+
+
+def others(name, argument):
+    """The numbers of an optimizer but these two."""
+    return tuple(key for key in OPTIMIZERS[name].defaults if key not in ("learning_rate", argument))
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_schedule_is_called_with_the_count_before_the_step(name):
     make = OPTIMIZERS[name].jax
