@@ -27,9 +27,14 @@ KERNELS = {
     "Conv1d": (2, 1, 0),
     "Conv2d": (2, 3, 1, 0),
     "Conv3d": (2, 3, 4, 1, 0),
+    "RNNBase": (1, 0),  # LSTM, GRU and RNN: their weight_ih_l0 and weight_hh_l0, in parts
+    "RNNCellBase": (1, 0),
     "Embedding": None,
     "Conv1D": None,  # GPT-2's linear layer in transformers, whose weight is (in, out)
 }
+
+# Names of weights in JAX that lie as they do in torch.
+AS_IN_TORCH = ("weight", "scale", "embedding", "bias")
 
 
 def of_a_kernel(axes: int, module: Sequence[str]) -> Iterator[Layout]:
@@ -47,6 +52,11 @@ def of_a_kernel(axes: int, module: Sequence[str]) -> Iterator[Layout]:
         yield convolution
     if axes > 2:
         yield (*range(2, axes), 0, 1)  # a transposed convolution's, but for the flip
+
+
+def is_flipped(layout: Layout, shape: Sequence[int]) -> bool:
+    """Whether a kernel of this shape, found in this layout, is a transposed convolution's, whose elements Flax has in another order."""
+    return layout == (*range(2, len(shape)), 0, 1) and len(shape) > 2 and any(size > 1 for size in shape[:-2])
 
 
 def apply(layout: Layout, array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import naming
-from .layouts import Layout, apply, inverse, of_a_kernel
+from .layouts import AS_IN_TORCH, Layout, apply, inverse, is_flipped, of_a_kernel
 from .leaves import Leaves
 from .parameters import Parameter, of_weights
 from .sources import Part, Source, Stacked, check_whole, gathered_shape, source
@@ -228,13 +228,16 @@ class Matching:
                 yield layout
 
     def _possible(self, path: str, parameter: Parameter, axes: int) -> Iterator[Layout]:
-        last = (parameter.name or "weight").rpartition(".")[2]
+        """A weight under the name that it has in torch lies as it does there. Of a name that says nothing, any layout may be meant."""
+        last, theirs = path.rpartition(".")[2], (parameter.name or "").rpartition(".")[2]
         if path in self._layouts:
             yield self._layouts[path]
-        elif path.rpartition(".")[2] == "kernel" and last.endswith("weight"):
+        elif last == "kernel" and theirs != "kernel":
             yield from of_a_kernel(axes, parameter.module)
-        else:
+        elif last in (theirs, *AS_IN_TORCH) or parameter.shape is None:
             yield None
+        else:
+            yield from of_a_kernel(axes, ())
 
     def _pair(self, path: str, origin: Source, way: str) -> Pair:
         shape, parameters = self._shape(path), [self.parameters[part.name] for part in origin.parts]
@@ -249,6 +252,11 @@ class Matching:
             raise ValueError(self._no_layout(path, origin, possible))
         if len(fitting) > 1 and sum(size > 1 for size in inner) > 1:
             raise ValueError(self._two_layouts(path, origin, fitting))
+        if path not in {*self._layouts, *self._values} and is_flipped(fitting[0], inner):
+            raise ValueError(
+                f"layouts: leaf {path} {shape} may be {origin.renamed(self._title)} as a transposed convolution only, whose kernel Flax "
+                "flips: no layout does; give layouts where it is not flipped."
+            )
         square = len(inner) == 2 and inner[0] == inner[1] > 1 and path not in self._layouts
         note = f"square: {self._decided(path, parameters[0])}" if square else ""
         return Pair(path, shape, origin, fitting[0], way, note)

@@ -18,7 +18,7 @@ class Parameter:
         name: where it is known.
         shape: where it is known.
         tensor: the parameter itself, where it is there.
-        module: the classes of the module that holds it, the nearest first; empty where that is not known.
+        module: the classes in torch of the module that holds it, the nearest first; empty where that is not known.
     """
 
     place: int
@@ -61,7 +61,14 @@ def of_weights(weights: Any) -> list[Parameter]:
 def _of_module(module: Any) -> Iterator[Parameter]:
     for i, (name, tensor) in enumerate(module.named_parameters()):
         holder = module.get_submodule(name.rpartition(".")[0])
-        yield Parameter(i, name, tuple(tensor.shape), tensor, tuple(kind.__name__ for kind in type(holder).__mro__))
+        yield Parameter(i, name, tuple(tensor.shape), tensor, tuple(_classes(holder)))
+
+
+def _classes(module: Any) -> Iterator[str]:
+    """The classes of torch that a module is of, and transformers' Conv1D; another class may only have the name of one."""
+    for kind in type(module).__mro__:
+        if kind.__module__.partition(".")[0] == "torch" or kind.__name__ == "Conv1D":
+            yield kind.__name__
 
 
 def _memory(tensor: Any) -> tuple | None:
