@@ -96,13 +96,13 @@ class _Shell:
         inputs = self.inputs(updates, state, params)
         if inputs and all(g is None for g in gradients):
             return updates, state  # nobody steps, and PyTorch counts for each parameter
+        leaves = list(zip(gradients, inputs, self.dtypes(updates, params), strict=True))
         values = self.values(state.step)
         t = optax.safe_increment(state.step)
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
             step_leaf = partial(self.step_leaf, self.prepared(values, t, gradients))
             if isinstance(t, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
                 step_leaf = jax.jit(step_leaf, static_argnums=2)
-            leaves = zip(gradients, inputs, self.dtypes(updates, params), strict=True)
             outputs = [(None, own) if g is None else step_leaf(g, own, dtype) for g, own, dtype in leaves]
         trees = {field: treedef.unflatten([own[field] for _, own in outputs]) for field in self.kept}
         return treedef.unflatten([u for u, _ in outputs]), self.state(trees, step=t)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import check_alike
-from ..interop import torch_classes
+from ..interop import Matching, torch_classes
 from ..interop.groups import Record
 
 
@@ -62,6 +62,8 @@ class Checkpoint:
         frame: what a torch file holds beside, with a `data.Slot` in the place of the model and of the optimizer; None where it is the two
             alone.
         notes: what somebody should know of what was read.
+        by: what told the names: the file's metadata, or as in `names.Names`.
+        matching: of a run that was saved in JAX, with the torch checkpoint like it.
 
     Raises: ValueError or TypeError where a moment has not the shape and dtype of its parameter; that of a half may be float32.
     """
@@ -75,6 +77,8 @@ class Checkpoint:
     extras: Mapping[str, Any] = field(default_factory=dict)
     frame: Any = None
     notes: Sequence[str] = ()
+    by: str = "metadata"
+    matching: Matching | None = None
 
     def __post_init__(self) -> None:
         for record, names in zip(self.records, self.names, strict=True):
@@ -104,6 +108,18 @@ def check_names(names: Sequence[Any]) -> None:
             raise ValueError(f"parameters and tensors have names, which are strings and not empty; got {name!r}.")
 
 
+def pairs(checkpoint: Checkpoint) -> Iterator[tuple[str, ...]]:
+    """Which array is which parameter in torch: name, shape, name or index in torch, layout, and what decided."""
+    if checkpoint.matching is not None:
+        yield from checkpoint.matching.rows()
+        return
+    for (group, _, state), names in zip(checkpoint.records, checkpoint.names, strict=True):
+        for name, index, own in zip(names, group.indices, state, strict=True):
+            tensor = None if checkpoint.by_index else (checkpoint.model or {}).get(name)
+            shape = next((str(array.shape) for array in (tensor, *own.values()) if array is not None), "")
+            yield name, shape, index if isinstance(index, str) else f"params[{index}]", "as it is", checkpoint.by
+
+
 def rows(checkpoint: Checkpoint) -> Iterator[tuple[str, ...]]:
     """What is in a checkpoint: part, parameters, fields, step, bytes."""
     if checkpoint.model is not None:
@@ -123,6 +139,9 @@ def notes(checkpoint: Checkpoint, *, to_torch: bool) -> Iterator[str]:
     kept = [key for group, *_ in checkpoint.records for key in torch_classes.unknown(group.optimizer, group.options)]
     if kept:
         yield f"Kept as data, as torch does: {', '.join(dict.fromkeys(kept))} of the groups."
+    left = list(dict.fromkeys(key for group, *_ in checkpoint.records for key in torch_classes.scheduled(group.options)))
+    if left:
+        yield f"A scheduler left {', '.join(left)} in the groups, kept as data. It does not carry over to JAX: give a schedule there."
     for group, step, _ in checkpoint.records if to_torch else ():
         if group.step_kind is None and step > 1:
             yield f"torch's {group.optimizer} holds no step: give --step {step} on the way back."

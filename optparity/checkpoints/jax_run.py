@@ -46,13 +46,13 @@ def checkpoint(tree: Any, like: Read, given: Given, others: Sequence[str] = ()) 
     notes = (f"Left behind: {', '.join(left)}.",) if left else ()
     records = _records(found, matching, known, given)
     if not leaves:
-        return Checkpoint(records, known.names, None, notes=notes)
+        return Checkpoint(records, known.names, None, notes=notes, matching=matching)
     kept = {name: array for name, array in tensors.items() if name.endswith(UNTOLD)}
     model = {**kept, **_in_torch(matching, leaves)}
     notes += (f"As in --like, since JAX does not hold it: {', '.join(kept)}.",) if kept else ()
     order = (known.model or ()) if known.extras else ()
     ordered = {name: model[name] for name in tensors}
-    return Checkpoint(records, known.names, ordered, known.versions, order=order, extras=known.extras, notes=notes)
+    return Checkpoint(records, known.names, ordered, known.versions, order=order, extras=known.extras, notes=notes, matching=matching)
 
 
 def _matching(leaves: Mapping[str, np.ndarray], tensors: Mapping[str, np.ndarray], given: Given) -> Matching:

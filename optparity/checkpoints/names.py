@@ -30,13 +30,17 @@ class Names(NamedTuple):
 
     Attributes:
         of: of each group's parameters.
-        by_index: whether they are only the indices in torch.
+        by: what told them: "param_names", "shape", "--names" or, where nothing did, "index": they are only the indices in torch.
         notes: what somebody should know of them.
     """
 
     of: list[tuple[str, ...]]
-    by_index: bool
+    by: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def by_index(self) -> bool:
+        return self.by == "index"
 
 
 class Tensors:
@@ -96,8 +100,8 @@ def named(
 def proved_or_indices(groups: Sequence[Group], proved: list[str] | None, model: Mapping[str, np.ndarray] | None) -> Names:
     """The names that shapes have proved, or else the indices."""
     if proved is None:
-        return Names([tuple(map(str, group.indices)) for group in groups], True)
-    return Names(_split(groups, proved), False, Tensors(model or {}).notes())
+        return Names([tuple(map(str, group.indices)) for group in groups], "index")
+    return Names(_split(groups, proved), "shape", Tensors(model or {}).notes())
 
 
 def _told(groups: Sequence[Group]) -> list[str] | None:
@@ -112,10 +116,10 @@ def _of_the_model(groups: Sequence[Group], told: list[str], model: Mapping[str, 
     """The told names as the model spells them; as they are where it has not all of them."""
     found = None if model is None else spelled_as(told, list(model))
     if found is not None:
-        return Names(_split(groups, found), False)
+        return Names(_split(groups, found), "param_names")
     absent = [] if model is None else [name for name in told if name not in model]
     note = f"The model has no tensor for {len(absent)} parameters of the optimizer: {', '.join(absent[:SHOWN])}."
-    return Names(_split(groups, told), False, (note,) if absent else ())
+    return Names(_split(groups, told), "param_names", (note,) if absent else ())
 
 
 def spelled_as(names: Sequence[str], others: Sequence[str]) -> list[str] | None:
@@ -205,7 +209,7 @@ def _given(groups: Sequence[Group], state: Mapping[Any, Any], model: Mapping[str
         for name, shape in zip(names, shapes, strict=True):
             if shape is not None and model is not None and model[name].shape != shape:
                 raise ValueError(f"--names {given}: {name} has shape {model[name].shape}, but its moments have {shape}.")
-        return Names(_split(groups, names), False, tensors.notes())
+        return Names(_split(groups, names), "--names", tensors.notes())
     if model is None:
         raise ValueError("--names model: the file holds no model; --names FILE.json is needed.")
     tensors = Tensors(model)
@@ -213,7 +217,7 @@ def _given(groups: Sequence[Group], state: Mapping[Any, Any], model: Mapping[str
         raise ValueError(
             "--names model: the names in it are sorted, so that the order of its modules is lost; --names FILE.json is needed."
         )
-    return Names(_split(groups, _in_order(shapes, tensors)), False, tensors.notes())
+    return Names(_split(groups, _in_order(shapes, tensors)), "--names", tensors.notes())
 
 
 def _listed(groups: Sequence[Group], path: Path) -> list[str]:

@@ -72,6 +72,7 @@ def checkpoint(saved: Any, given: Given, *, ordered: bool = True, notes: Sequenc
     return Checkpoint(
         *(records, names.of, model.tensors, model.versions, names.by_index, model.order, model.extras, found.frame),
         notes=(*notes, *found.notes, *names.notes),
+        by=names.by,
     )
 
 

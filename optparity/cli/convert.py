@@ -19,7 +19,10 @@ Source = Annotated[
         help="A torch checkpoint (.pt, .pth, .ckpt, .bin, .tar), a .safetensors file, or a folder of Orbax or of Hugging Face's Trainer.",
     ),
 ]
-Target = Annotated[Path, typer.Argument(metavar="OUT", help="A file likewise; a name without such a suffix is an Orbax folder's.")]
+Target = Annotated[
+    Path | None,
+    typer.Argument(metavar="OUT", help="A file likewise; a name without such a suffix is an Orbax folder's. Only --show does without."),
+]
 Class = Annotated[str | None, typer.Option(metavar="CLASS", help="Adam, SGD, ...: needed where the file does not tell.")]
 Step = Annotated[int | None, typer.Option(min=0, help="Steps taken, where torch does not hold it: SGD, Momentum.")]
 Missing = Annotated[
@@ -43,12 +46,13 @@ SquareKernels = Annotated[
     Literal["transposed", "same"] | None,
     typer.Option(help="How torch has the kernels of a JAX checkpoint whose shape does not tell: Flax's Dense and Conv are transposed."),
 ]
+Show = Annotated[bool, typer.Option("--show", help="Print which array is which parameter, before anything is written.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it is there.")]
 
 
 def convert(
     source: Source,
-    target: Target,
+    target: Target = None,
     optimizer: Class = None,
     step: Step = None,
     missing: Missing = None,
@@ -57,6 +61,7 @@ def convert(
     optimizer_key: OptimizerKey = None,
     names: Names = None,
     square_kernels: SquareKernels = None,
+    show: Show = False,
     force: Force = False,
 ) -> None:
     """Convert a checkpoint between PyTorch, Orbax and safetensors.
@@ -65,30 +70,45 @@ def convert(
     scaler. No moment is given a name that the file, the shapes or you do not tell.
     """
     with refusing(checkpoints.RefusedError):
-        _examine(source, target, like, names, force)
+        _examine(source, target, like, names, show, force)
         if square_kernels and converting.form(source) != "orbax":
             raise BadInputError("--square-kernels is for a checkpoint of JAX.")
         given = checkpoints.Given(optimizer, step, missing or (), like, model_key, optimizer_key, names, square_kernels)
         checkpoint = converting.read(source, given)
-        shown = table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
-        for row in checkpoints.rows(checkpoint):
-            shown.add_row(*row)
-        console.print(shown)
-        with progress() as bar:
-            bar.add_task(f"writing {target}", total=None)
-            converting.write(checkpoint, target, force=force)
-    for note in checkpoints.notes(checkpoint, to_torch=converting.target_form(target) == "torch"):
+        _print(checkpoint, show)
+        if target:
+            with progress() as bar:
+                bar.add_task(f"writing {target}", total=None)
+                converting.write(checkpoint, target, force=force)
+    for note in checkpoints.notes(checkpoint, to_torch=target is not None and converting.target_form(target) == "torch"):
         say(note)
-    say(f"{checkpoint.size:,} bytes of tensors written to {target}")
+    if target:
+        say(f"{checkpoint.size:,} bytes of tensors written to {target}")
 
 
-def _examine(source: Path, target: Path, like: Path | None, names: Path | None, force: bool) -> None:
+def _print(checkpoint: checkpoints.Checkpoint, show: bool) -> None:
+    shown = table("part", "tensors", "state", "step", "bytes", right=("tensors", "step", "bytes"))
+    for row in checkpoints.rows(checkpoint):
+        shown.add_row(*row)
+    console.print(shown)
+    if show:
+        which = table("array", "shape", "in torch", "layout", "by")
+        for row in checkpoints.pairs(checkpoint):
+            which.add_row(*row)
+        console.print(which)
+
+
+def _examine(source: Path, target: Path | None, like: Path | None, names: Path | None, show: bool, force: bool) -> None:
     """Refuse what needs no reading to be refused."""
-    forms = [converting.form(source), converting.target_form(target)]
+    if target is None and not show:
+        raise BadInputError("convert: OUT is needed; without it, --show prints what is in IN.")
+    forms = [converting.form(source), *([] if target is None else [converting.target_form(target)])]
     packages = [package for form in forms for package in converting.PACKAGES[form]]
     need(*dict.fromkeys([*packages, "torch"] if like else packages), extras="cli,torch,convert")
     for file in (source, *(file for file in (like, names) if file and file.exists())):
         _readable(file)
+    if target is None:
+        return
     _apart(source, target)
     converting.check_target(target, force=force)
     if forms[0] == forms[1]:

@@ -1,5 +1,6 @@
 """From a torch optimizer to a transform and its state."""
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -95,7 +96,20 @@ def from_torch(
     parts = [_part(own, rate, accumulator, leaves) for own, rate in _with_leaves(zip(records, rates, strict=True), pairs, indices, leaves)]
     if not isinstance(optimizer_or_state_dict, Mapping):
         _check_values([part.group for part in parts], dict(zip(indices, theirs, strict=True)), leaves)
+    _say_schedulers(groups, rates)
     return _joined(parts, params, leaves)
+
+
+def _say_schedulers(groups: Sequence[Group], rates: Sequence[Any]) -> None:
+    """Warn where a scheduler has left its marks in a group, and nobody says what the learning rate is from now on."""
+    for i, (group, rate) in enumerate(zip(groups, rates, strict=True)):
+        left = torch_classes.scheduled(group.options)
+        if left and rate is None:
+            warnings.warn(
+                f"{group.optimizer}: group {i} has {', '.join(left)}, which a scheduler left. It does not carry over: the learning rate "
+                f"stays {number(group.options['lr']):g} unless learning_rate= is given.",
+                stacklevel=3,
+            )
 
 
 def _settled(group: Group, momentum: float | None) -> Mapping[str, Any]:

@@ -10,8 +10,8 @@ from .._arrays import number
 from ..registry import OPTIMIZERS, REQUIRED, TORCH_CLASSES, Optimizer
 
 # Keys that do not change what a step computes, or that a scheduler leaves in a group: they are kept as data.
-DATA = ("foreach", "fused", "capturable", "differentiable", "param_names", "name")
-DATA += ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")
+SCHEDULED = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr")
+DATA = ("foreach", "fused", "capturable", "differentiable", "param_names", "name", *SCHEDULED)
 # Keys that change the step of a class which is not here, but whose state may look like that of one which is.
 ELSEWHERE = {
     **dict.fromkeys(("lambd", "t0"), "torch.optim's ASGD"),
@@ -57,6 +57,11 @@ def in_jax(torch_class: str, options: Mapping[str, Any], where: str) -> tuple[Op
     if "betas" in values:
         values["betas"] = _pair(torch_class, values["betas"], where)
     return _variant(torch_class, entry, values, where), entry.in_jax(values)
+
+
+def scheduled(options: Mapping[str, Any]) -> list[str]:
+    """The keys of a group that show a scheduler of torch, which is code and does not carry over."""
+    return [key for key in SCHEDULED if key in options]
 
 
 def unknown(torch_class: str, options: Mapping[str, Any]) -> list[str]:

@@ -174,7 +174,7 @@ def test_like_a_scheduled_run(monkeypatch, capsys, tmp_path):
     assert torch.equal(back["state"][0]["momentum_buffer"], torch.ones(3))
     assert back["param_groups"] == optimizer.state_dict()["param_groups"]
     for arguments, message in [
-        (("bare.safetensors", "other.pt", *sgd, "--like", "none.pt"), "bare.safetensors: --like none.pt: it cannot be read: No such file"),
+        (("bare.safetensors", "other.pt", *sgd, "--like", "none.pt"), "none.pt: no such file or folder"),
         (("in.pt", "other", *sgd, "--step", 1, "--like", "in.pt"), "in.pt: --like is for a checkpoint without torch's groups"),
         (("whole.safetensors", "other.pt", "--missing", "x"), "whole.safetensors: --missing x: no parameter has this name."),
     ]:
@@ -226,3 +226,39 @@ def test_a_parameter_without_state_is_carried_where_it_is_named(monkeypatch, cap
         assert optparity(monkeypatch, capsys, "convert", "in.pt", out, *ADAM, "--missing", "a.bias")[0] == 0
         assert optparity(monkeypatch, capsys, "convert", out, "back.pt", "--force")[0] == 0
         state_dicts_same(torch.load("back.pt", weights_only=True), saved)
+
+
+def test_what_is_which_is_shown_before_anything_is_written(monkeypatch, capsys, tmp_path):
+    """By what told it: the groups, shapes, the caller, or nothing. Without a second name nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    named, nameless = torch.optim.Adam(model.named_parameters()), torch.optim.Adam(model.parameters())
+    square = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    for file, content in {
+        "named.pt": (model, named),
+        "shapes.pt": (model, nameless),
+        "index.pt": (square, torch.optim.Adam(square.parameters())),
+    }.items():
+        torch.save({"model": content[0].state_dict(), "optimizer": stepped(*content).state_dict()}, file)
+    for arguments, line in [
+        (["named.pt"], "0.weight (4, 3) params[0] as it is param_names"),
+        (["shapes.pt"], "1.bias (2,) params[3] as it is shape"),
+        (["index.pt"], "2 (3, 3) params[2] as it is index"),
+        (["index.pt", "--names", "model"], "1.weight (3, 3) params[2] as it is --names"),
+    ]:
+        before = sorted(tmp_path.iterdir())
+        status, out, err = optparity(monkeypatch, capsys, "convert", *arguments, "--show", "--optimizer", "Adam")
+        assert (status, err) == (0, "")
+        assert line in [" ".join(row.split()) for row in out.splitlines()]
+        assert sorted(tmp_path.iterdir()) == before
+    status, out, _ = optparity(monkeypatch, capsys, "convert", "named.pt", "out.safetensors", "--show", "--optimizer", "Adam")
+    assert status == 0
+    assert "0.weight (4, 3) params[0] as it is param_names" in [" ".join(row.split()) for row in out.splitlines()]
+    assert (tmp_path / "out.safetensors").is_file()
+
+
+def stepped(model, optimizer):
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    return optimizer

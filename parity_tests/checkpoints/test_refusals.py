@@ -304,7 +304,7 @@ def test_what_a_format_does_not_hold(monkeypatch, capsys, tmp_path):
         (["in.pt", "/proc/no/out", *ADAM], "/proc/no/out cannot be written: "),
         (["in.pt", "in.pt/out", *ADAM], "in.pt/out cannot be written: "),
         (["in.pt", "out", "--step", "-1"], "Invalid value for '--step'"),
-        (["in.pt"], "Missing argument 'OUT'."),
+        (["in.pt"], "convert: OUT is needed; without it, --show prints what is in IN."),
     ],
 )
 def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments, message):

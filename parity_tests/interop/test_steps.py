@@ -19,7 +19,10 @@ def test_the_step_of_sgd():
     assert step_of(sgd_state_dict(), step=9) == 9
     assert step_of(sgd_state_dict(0)) == 0
     assert step_of({**sgd_state_dict(), "state": {}}) == 0
-    assert step_of(sgd_state_dict(0, initial_lr=0.1), step=9) == 9
+    with pytest.warns(
+        UserWarning, match=r"^SGD: group 0 has initial_lr, which a scheduler left\. .* stays 0\.1 unless learning_rate= is given"
+    ):
+        assert step_of(sgd_state_dict(0, initial_lr=0.1), step=9) == 9
     for given, step, message in [
         (sgd_state_dict(0, initial_lr=0.1), None, "its state holds no step, and the learning rate depends on it; step is needed"),
         (sgd_state_dict(), 0, "step 0 was given, but momentum_buffer is there, so that a step was taken"),
@@ -28,6 +31,33 @@ def test_the_step_of_sgd():
     ]:
         with pytest.raises(ValueError, match=f"^SGD: {message}"):
             step_of(given, step=step)
+
+
+@pytest.mark.parametrize("cycle", [False, True])
+@pytest.mark.parametrize(("make", "key"), [(torch.optim.Adam, "b1"), (torch.optim.SGD, "momentum"), (torch.optim.RMSprop, "momentum")])
+def test_a_scheduled_momentum_is_asked_for(make, key, cycle):
+    """OneCycleLR moves the momentum too, Adam's first beta, unless it is told not to."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = make([weight], lr=0.1, **({} if key == "b1" else {"momentum": 0.9}))
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=9, cycle_momentum=cycle)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    scheduler.step()
+    params, given = {"w": weight.detach().numpy()}, {"learning_rate": lambda count: 0.1, "step": 1}
+    if cycle:
+        with pytest.raises(
+            ValueError, match=r": a scheduler moves (betas|momentum) \(base_momentum is 0\.85\); .* momentum= is needed, the value"
+        ):
+            interop.from_torch(optimizer, params, **given)
+        given["momentum"] = 0.875
+    (group,) = interop.from_torch(optimizer, params, **given).groups
+    now = group.options["betas"][0] if key == "b1" else group.options["momentum"]
+    assert now == (0.875 if cycle else 0.9)
+
+
+def test_momentum_is_of_what_has_one():
+    with pytest.raises(ValueError, match=r"^Adagrad: it has no momentum; got momentum=0\.5"):
+        interop.from_torch(torch.optim.Adagrad([torch.nn.Parameter(torch.ones(1))]), [np.ones(1, np.float32)], momentum=0.5)
 
 
 def test_missing_state_starts_as_new_only_where_it_is_named():
