@@ -70,7 +70,7 @@ def convert(
     scaler. No moment is given a name that the file, the shapes or you do not tell.
     """
     with refusing(checkpoints.RefusedError):
-        _examine(source, target, like, show, force)
+        _examine(source, target, like, names, show, force)
         if square_kernels and converting.form(source) != "orbax":
             raise BadInputError("--square-kernels is for a checkpoint of JAX.")
         given = checkpoints.Given(optimizer, step, missing or (), like, model_key, optimizer_key, names, square_kernels)
@@ -98,14 +98,14 @@ def _print(checkpoint: checkpoints.Checkpoint, show: bool) -> None:
         console.print(which)
 
 
-def _examine(source: Path, target: Path | None, like: Path | None, show: bool, force: bool) -> None:
+def _examine(source: Path, target: Path | None, like: Path | None, names: Path | None, show: bool, force: bool) -> None:
     """Refuse what needs no reading to be refused."""
     if target is None and not show:
         raise BadInputError("convert: OUT is needed; without it, --show prints what is in IN.")
     forms = [converting.form(source), *([] if target is None else [converting.target_form(target)])]
     packages = [package for form in forms for package in converting.PACKAGES[form]]
     need(*dict.fromkeys([*packages, "torch"] if like else packages), extras="cli,torch,convert")
-    for file in filter(None, (source, like)):
+    for file in (source, *(file for file in (like, names) if file and file.exists())):
         _readable(file)
     if target is None:
         return

@@ -524,6 +524,9 @@ ODD_INPUTS = {
         f"bad.pt {NO_FILE}",
         waits=True,
     ),
+    "a pipe for --names": Case(
+        lambda: os.mkfifo("bad.json"), ("good.pt", *TO_SAFETENSORS, "--names", "bad.json"), f"bad.json {NO_FILE}", waits=True
+    ),
     "a pipe in a folder": Case(
         each("_METADATA", lambda file: (file.unlink(), os.mkfifo(file))), ("bad", *TO_TORCH), f"bad/_METADATA {NO_FILE}", waits=True
     ),

@@ -89,13 +89,13 @@ def test_is_refused_in_one_line(folder, monkeypatch, capsys, label):
     assert Path("canary").read_text() == "untouched"
 
 
-@pytest.mark.parametrize("out", ["new.safetensors", "new"])
-def test_a_full_file_system_leaves_nothing(folder, monkeypatch, capsys, out):
+@pytest.mark.parametrize(("source", "out"), [("good.pt", "new.safetensors"), ("good.safetensors", "new.pt")])
+def test_a_full_file_system_leaves_nothing(folder, monkeypatch, capsys, source, out):
     """No file may be longer than 1,000 bytes, which stands for a full one: it fails in the middle of what the libraries write."""
     before, limits = listing(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        status, _, err = optparity(monkeypatch, capsys, "convert", "good.pt", out, *ADAM)
+        status, _, err = optparity(monkeypatch, capsys, "convert", source, out, *ADAM)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (status, err.count("\n")) == (2, 1), err
