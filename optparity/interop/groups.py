@@ -142,6 +142,10 @@ def _group(optimizer: str, group: Any, i: int) -> Group:
                 raise TypeError(f"{optimizer}: {where} has {key!r}: {error}.") from None
     torch_classes.in_jax(optimizer, options, where)
     names = options.get("param_names")
+    if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str | None) for name in names)):
+        raise TypeError(f"{optimizer}: {where} has param_names {names!r}; a list of names is needed.")
+    if not all(isinstance(index, int | str) for index in group["params"]):
+        raise TypeError(f"{optimizer}: {where} has params {group['params']}; a list of keys of the state is needed.")
     if names is not None and len(names) != len(group["params"]):
         raise ValueError(f"{optimizer}: {where} has {len(group['params'])} params but {len(names)} param_names.")
     return Group(optimizer, options, tuple(group["params"]))
@@ -281,10 +285,10 @@ def write(records: Sequence[Record]) -> dict[str, Any]:
     Raises: ValueError where a step is not a number of torch's dtype.
     """
     state: dict[int, dict[str, Any]] = {}
-    groups: dict[tuple[int, ...], dict[str, Any]] = {}
-    for group, step, own in records:
+    groups: dict[tuple, dict[str, Any]] = {}  # by their parameters; what has none is a group as well
+    for i, (group, step, own) in enumerate(records):
         entry, indices = torch_classes.known(group.optimizer), group.whole or group.indices
-        groups[indices] = {**{key: copied(value) for key, value in group.options.items()}, "params": list(indices)}
+        groups[indices or (f"empty {i}",)] = {**{key: copied(value) for key, value in group.options.items()}, "params": list(indices)}
         for position, (index, arrays) in enumerate(zip(group.indices, own, strict=True)):
             fresh = step == 0 and not entry.starts_with_state and not any(array.any() for array in arrays.values())
             if not arrays or fresh:  # torch gives a parameter its state at its first step
@@ -292,7 +296,7 @@ def write(records: Sequence[Record]) -> dict[str, Any]:
             behind = group.behind[position] if group.behind else 0
             counted = {"step": _step(group, position, step - behind)} if entry.has_step else {}
             state[index] = {**counted, **{field: to_torch(array) for field, array in arrays.items()}}
-    order = [index for indices in groups for index in indices]
+    order = [index for group in groups.values() for index in group["params"]]
     return {"state": {index: state[index] for index in order if index in state}, "param_groups": list(groups.values())}
 
 

@@ -261,6 +261,8 @@ def _names(groups: Sequence[Group], parameters: Sequence[str] | None) -> list[st
     held: list[str | None] = [name for group in groups for name in group.options.get("param_names") or [None] * len(group.indices)]
     if parameters is None:
         return held
+    if isinstance(parameters, str) or not all(isinstance(name, str) for name in parameters):
+        raise TypeError(f"parameters: names in torch's order are needed; got {parameters!r}.")
     if len(parameters) != len(held):
         raise ValueError(f"parameters: torch has {len(held)} parameters; got {len(parameters)} names of parameters.")
     for name, given in zip(held, parameters, strict=True):

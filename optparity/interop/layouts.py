@@ -5,7 +5,8 @@ A Flax kernel (in, out) is a torch weight (out, in) with its axes in the order (
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,6 +77,19 @@ def apply(layout: Layout, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def shape_after(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape in JAX of a torch weight; None where the layout is not one of that."""
+    try:
+        return _shape_after(tuple(part if isinstance(part, Reshape) else tuple(part) for part in _parts(layout)), shape)
+    except ValueError:
+        return None
+
+
+@lru_cache(4096)
+def _shape_after(parts: tuple, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return apply(parts, np.broadcast_to(np.False_, shape)).shape
+
+
 def inverse(layout: Layout) -> list[tuple[int, ...] | Reshape]:
     """The layout that leads back."""
     parts = reversed(_parts(layout))
@@ -86,7 +100,14 @@ def inverse(layout: Layout) -> list[tuple[int, ...] | Reshape]:
 
 
 def _parts(layout: Layout) -> list:
-    if layout is None or layout == []:
+    if layout is None or (isinstance(layout, list | tuple) and not layout):
         return []
-    whole = isinstance(layout, Reshape) or all(isinstance(axis, int) for axis in layout)
-    return [layout] if whole else list(layout)
+    if isinstance(layout, Reshape) or _is_axes(layout):
+        return [layout]
+    if not isinstance(layout, list | tuple) or not all(isinstance(part, Reshape) or _is_axes(part) for part in layout):
+        raise ValueError(f"a layout is axes as (1, 0), a Reshape, or several of these; got {layout!r}")
+    return list(layout)
+
+
+def _is_axes(part: Any) -> bool:
+    return isinstance(part, list | tuple) and all(isinstance(axis, int) for axis in part)

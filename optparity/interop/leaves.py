@@ -1,6 +1,6 @@
 """The leaves of a JAX pytree by their paths, with dots as torch's names have them, and what is given by path."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
@@ -29,10 +29,12 @@ class Leaves:
     def given(self, values: Any, what: str) -> dict[str, Any]:
         """What a mapping or function from paths, dotted or JAX's own, says of each leaf; without those of which it says nothing.
 
-        Raises: ValueError for a path that no leaf has.
+        Raises: ValueError for a path that no leaf has, TypeError for what is neither.
         """
         if callable(values):
             return {path: values(path) for path in self.paths}
+        if not isinstance(values, Mapping | None):
+            raise TypeError(f"{what}: a mapping or a function from paths is needed; got {type(values).__name__}.")
         for path in values or {}:
             if path not in self._spelled:
                 raise ValueError(f"{what}: no leaf has the path {path}; one of {', '.join(self.paths)} is needed.")

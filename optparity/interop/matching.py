@@ -4,6 +4,7 @@ Names decide where they mean the same (`naming` has the ways), or are given. Oth
 No order is trusted: JAX sorts the keys of a dict, torch does not.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import naming
-from .layouts import AS_IN_TORCH, Layout, apply, inverse, is_flipped, of_a_kernel
+from .layouts import AS_IN_TORCH, Layout, apply, inverse, is_flipped, of_a_kernel, shape_after
 from .leaves import Leaves
 from .parameters import Parameter, of_weights
 from .sources import Part, Source, Stacked, check_whole, gathered_shape, source
@@ -110,7 +111,7 @@ class Matching:
             if names.count(name) > 1:
                 raise ValueError(f"names: leaf {path} is {name!r}, but so are two parameters in torch; give indices.")
             return names.index(name)
-        if not isinstance(name, int) or not 0 <= name < count:
+        if not isinstance(name, int) or isinstance(name, bool) or not 0 <= name < count:
             raise ValueError(f"names: leaf {path} is {name!r}; a name or an index below {count} is needed.")
         return name
 
@@ -142,10 +143,11 @@ class Matching:
 
         It is the only one exactly if one can go on finding a leaf or a parameter that has but one candidate left.
         """
-        by_shape: dict[tuple[int, ...] | None, list[Parameter]] = {}
+        alike: dict[tuple, list[Parameter]] = {}
         for parameter in self.parameters:
-            by_shape.setdefault(parameter.shape, []).append(parameter)
-        here = {path: set(self._candidates(path, by_shape)) for path in self.leaves.paths}
+            for look in self._looks(parameter):
+                alike.setdefault(look, []).append(parameter)
+        here = {path: set(self._candidates(path, alike)) for path in self.leaves.paths}
         there: dict[int, set[str]] = {parameter.place: set() for parameter in self.parameters}
         for path, places in here.items():
             if not places:
@@ -170,37 +172,56 @@ class Matching:
                 raise ValueError(self._undecided({path: {place}}))
         return {path: (source(place), way) for path, place in found.items()}
 
-    def _candidates(self, path: str, by_shape: Mapping[tuple[int, ...] | None, Sequence[Parameter]]) -> Iterator[int]:
-        """The parameters that it could be; `by_shape` spares trying those of other shapes."""
-        shape = self._shape(path)
-        layouts = [self._layouts[path]] if path in self._layouts else [None, *of_a_kernel(len(shape), ())]
-        shapes = {gathered_shape(source(0), inverse(layout), lambda _: shape) for layout in layouts if self._has_inverse(layout, shape)}
-        for parameter in (each for known in (*shapes, None) for each in by_shape.get(known, ())):
+    def _looks(self, parameter: Parameter) -> Iterator[tuple]:
+        """What leaves find a parameter by: its shape, and its first elements where leaves have values."""
+        yield parameter.shape, None
+        if self._values and parameter.value is not None:
+            yield parameter.shape, start_of(parameter.value)
+
+    def _candidates(self, path: str, alike: Mapping[tuple, Sequence[Parameter]]) -> Iterator[int]:
+        """The parameters that it could be; `alike` spares trying those that look otherwise."""
+        value = self._values.get(path)
+        known = value is not None and all(parameter.value is not None for parameter in self.parameters)
+        array, layouts = value if value is not None and known else np.broadcast_to(np.False_, self._shape(path)), [None]
+        layouts = [self._layouts[path]] if path in self._layouts else [*layouts, *of_a_kernel(array.ndim, ())]
+        looks: set[tuple] = {(None, None)}
+        for layout in layouts:
+            with contextlib.suppress(ValueError):  # a layout of another shape
+                there = apply(inverse(layout), array)
+                looks.add((there.shape, start_of(there) if known else None))
+        for parameter in {each.place: each for look in looks for each in alike.get(look, ())}.values():
             if next(self._fitting(path, parameter), False) is not False:
                 yield parameter.place
 
-    def _has_inverse(self, layout: Layout, shape: tuple[int, ...]) -> bool:
-        try:
-            gathered_shape(source(0), inverse(layout), lambda _: shape)
-        except ValueError:
-            return False
-        return True
-
     def _no_candidate(self, path: str) -> str:
         shown = _few([f"{parameter} {parameter.shape}" for parameter in self.parameters])
-        if path in self._values and any(parameter.shape == self._shape(path) for parameter in self.parameters):
+        if path in self._values and self._has_shape(path):
             return f"from_torch: leaf {path} has the value of no parameter in torch: {shown}; {CARRY_FIRST}"
         layout = f" in layout {self._layouts[path]}" if self._layouts.get(path) else ""
         return f"names: no parameter in torch has the shape of leaf {path} {self._shape(path)}{layout}: {shown}."
 
+    def _has_shape(self, path: str) -> bool:
+        """Whether a parameter could be this leaf but for its value."""
+        shape = self._shape(path)
+        return any(
+            each.shape is not None and shape_after(layout, each.shape) == shape
+            for each in self.parameters
+            for layout in self._possible(path, each, len(shape))
+        )
+
     def _undecided(self, left: Mapping[str, set[int]]) -> str:
-        path, places = next((path, places) for path, places in left.items())
+        path, places = min(left.items(), key=lambda pair: bool(pair[1]))
         names = {parameter.name for parameter in self.parameters if parameter.name is not None}
         same = sorted(names & set(self.leaves.paths))
         if same:
             here = ", ".join(path for path in self.leaves.paths if path not in names)
             there = ", ".join(sorted(name for name in names if name not in self.leaves.by_path))
             return f"names: some leaves and parameters have the same names, but only leaves {here}, only torch {there}; names is needed."
+        if not places:
+            others = [each for each in self.leaves.paths if each != path and self._shape(each) == self._shape(path)]
+            return (
+                f"names: leaf {path} {self._shape(path)} is left without a parameter in torch: all of its shape are leaves {_few(others)}."
+            )
         candidates = _few([str(self.parameters[place]) for place in sorted(places)])
         return (
             f"names: leaf {path} {self._shape(path)} may be any of {candidates}: its shape does not tell, and no names do; "
@@ -219,10 +240,7 @@ class Matching:
             if parameter.shape is None:
                 yield layout
                 continue
-            try:
-                fits = gathered_shape(source(0), layout, lambda _: parameter.shape or ()) == shape
-            except ValueError:
-                continue
+            fits = shape_after(layout, parameter.shape) == shape
             theirs = parameter.value if fits and value is not None else None
             if fits and (theirs is None or value is None or same_bits(apply(layout, theirs), value)):
                 yield layout
@@ -317,7 +335,11 @@ class Matching:
         """
         if len(parameters) != len(self.parameters):
             raise ValueError(f"matching: the optimizer has {len(parameters)} parameters, the matching {len(self.parameters)}.")
-        by_memory = [[own.place for own in self.parameters if own.is_the_memory_of(each)] for each in parameters]
+        places_at: dict[tuple, set[int]] = {}
+        for each in self.parameters:
+            for where in each.whereabouts:
+                places_at.setdefault(where, set()).add(each.place)
+        by_memory = [sorted({place for where in each.whereabouts for place in places_at.get(where, ())}) for each in parameters]
         alive = sorted(place for places in by_memory for place in places) == list(range(len(parameters)))
         names, own = [each.name for each in parameters], [each.name for each in self.parameters]
         if None not in (*names, *own):
@@ -356,7 +378,12 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     """Of arrays of one shape; a few elements first, as most arrays differ in these."""
     if a.dtype != b.dtype:
         return False
-    return np.array(a.flat[:16]).tobytes() == np.array(b.flat[:16]).tobytes() and a.tobytes() == b.tobytes()
+    return start_of(a) == start_of(b) and a.tobytes() == b.tobytes()
+
+
+def start_of(array: np.ndarray) -> bytes:
+    """The first elements."""
+    return np.array(array.flat[:16]).tobytes()
 
 
 def telling(value: Any) -> np.ndarray | None:

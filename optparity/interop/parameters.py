@@ -30,12 +30,11 @@ class Parameter:
     def __str__(self) -> str:
         return f"params[{self.place}]" if self.name is None else repr(self.name)
 
-    def is_the_memory_of(self, other: "Parameter") -> bool:
-        """Whether both are one tensor, or lie in one place; False where that is not known."""
-        a, b = self.tensor, other.tensor
-        if a is b:
-            return a is not None
-        return None not in (where := _memory(a), _memory(b)) and where == _memory(b)
+    @property
+    def whereabouts(self) -> list[tuple]:
+        """What only the same tensor has, or one that lies in the same place; nothing where that is not known."""
+        where = _memory(self.tensor)
+        return [] if self.tensor is None else [(id(self.tensor),), *([] if where is None else [where])]
 
     @property
     def value(self) -> np.ndarray | None:

@@ -34,7 +34,8 @@ class Part(NamedTuple):
         """
         if self.whole:
             return array
-        if self.axis >= array.ndim or not 0 <= self.start < (self.stop or array.shape[self.axis]) <= array.shape[self.axis]:
+        size = array.shape[self.axis] if self.axis < array.ndim else 0
+        if not 0 <= self.start < (size if self.stop is None else self.stop) <= size:
             raise ValueError(f"{self} is no part of shape {array.shape}")
         return array[(*[slice(None)] * self.axis, slice(self.start, self.stop))]
 
@@ -65,10 +66,17 @@ class Source(NamedTuple):
 
 
 def source(given: str | int | Part | Stacked) -> Source:
-    """What a user says of a leaf, in one form."""
-    if isinstance(given, Stacked):
-        return Source(tuple(part if isinstance(part, Part) else Part(part) for part in given.names), given.axis)
-    return Source((given if isinstance(given, Part) else Part(given),))
+    """What a user says of a leaf, in one form.
+
+    Raises: ValueError for a stack of nothing, and for an axis that is counted from the end.
+    """
+    stacked = isinstance(given, Stacked)
+    parts = tuple(part if isinstance(part, Part) else Part(part) for part in (given.names if stacked else [given]))
+    found = Source(parts, given.axis if stacked else None)
+    for axis in (found.axis or 0, *(part.axis for part in parts)):
+        if not parts or axis < 0:
+            raise ValueError(f"names: {given} is no part or stack; a name or more, and an axis >= 0 is needed.")
+    return found
 
 
 def gathered(origin: Source, layout: Layout, array_of: Callable[[Any], np.ndarray]) -> np.ndarray:
@@ -110,7 +118,7 @@ def check_whole(parts: Sequence[Part], shape: tuple[int, ...] | None) -> None:
     """Raise where these parts of a parameter are not each element of it, once. Without its shape the end is not known."""
     ordered = sorted(parts, key=lambda part: part.start)
     ends = [0, *(part.stop for part in ordered)]
-    end = None if shape is None else shape[ordered[0].axis]
+    end = None if shape is None else (*shape, *[0] * ordered[0].axis)[ordered[0].axis]  # of axes that it has not, nothing is the whole
     contiguous = all(part.start == ends[i] for i, part in enumerate(ordered)) and len({part.axis for part in parts}) == 1
     if not contiguous or (None not in (end, ends[-1]) and ends[-1] != end):
         raise ValueError(f"{', '.join(map(str, ordered))} are not the whole of {ordered[0].name}{'' if shape is None else f' {shape}'}")

@@ -47,6 +47,8 @@ def weights_from_torch(
             array = gathered(origin, pair.layout, lambda name: to_numpy(tensors[name]))
         except (TypeError, ValueError) as error:
             raise type(error)(f"weights: {origin} as leaf {path}: {error}.") from None
+        except RuntimeError as error:  # torch's, of a tensor that is on no device, or a view of other numbers
+            raise ValueError(f"weights: {origin} as leaf {path}: {' '.join(str(error).split())}") from None
         check_alike(f"weights: {origin}", array, pair.shape, jnp.result_type(leaf), f"leaf {path}")
         arrays[path] = placed(array, leaf)
     return jax.tree.structure(params).unflatten([arrays[path] for path in matching.leaves.paths])
@@ -103,6 +105,8 @@ def used(matching: Matching | None, leaves: Leaves, **instead: Any) -> Matching 
     """
     if matching is None:
         return None
+    if not isinstance(matching, Matching):
+        raise TypeError(f"matching: a Matching is needed; got {type(matching).__name__}.")
     for name, value in instead.items():
         if value is not None:
             raise ValueError(f"matching: it was made with its own {name}; give {name} there.")
@@ -115,5 +119,5 @@ def used(matching: Matching | None, leaves: Leaves, **instead: Any) -> Matching 
 
 def placed(array: np.ndarray, leaf: Any) -> jax.Array:
     """A copy where the leaf is."""
-    copy = jnp.array(array)
-    return jax.device_put(copy, leaf.sharding) if isinstance(leaf, jax.Array) and leaf.committed else copy
+    copy = np.array(array)  # NumPy's, as JAX compiles a copy of its own for each shape
+    return jax.device_put(copy, leaf.sharding if isinstance(leaf, jax.Array) and leaf.committed else None)

@@ -280,3 +280,83 @@ def test_the_order_of_torchs_parameters_is_not_made_up():
     model = nn.ParameterDict({"b": torch.ones(2), "a": torch.ones(2)})
     (group,) = interop.describe(params, ("adam", {"learning_rate": 0.1}), matching=interop.Matching(params, model))
     assert [leaf.path for leaf in group.leaves] == [name for name, _ in model.named_parameters()]
+
+
+def test_a_leaf_under_a_name_of_its_own_is_not_taken_as_it_is():
+    """An encoder and a decoder, each transposed: taken as they are, each would fit the other."""
+    params = {"down": {"w": jnp.zeros((4, 6))}, "up": {"w": jnp.zeros((6, 4))}}
+    weights = {"encoder.weight": torch.zeros(6, 4), "decoder.weight": torch.zeros(4, 6)}
+    with pytest.raises(ValueError, match=r"^names: leaf down\.w \(4, 6\) may be any of 'encoder\.weight', 'decoder\.weight': its shape"):
+        interop.Matching(params, weights)
+    with pytest.raises(ValueError, match=r"^layouts: leaf w \(4, 4\) may be l\.weight as it is or with axes \(1, 0\): its shape"):
+        interop.Matching({"w": jnp.zeros((4, 4))}, nn.ModuleDict({"l": nn.Linear(4, 4, bias=False)}))
+    (pair,) = interop.Matching({"w": jnp.zeros((4, 4))}, {"l.weight": torch.zeros(4, 4)}, layouts={"w": (1, 0)}).pairs.values()
+    assert pair.layout == (1, 0)
+
+
+def test_the_kernels_of_recurrent_layers_are_transposed_and_those_of_transposed_convolutions_refused():
+    lstm = nn.LSTMCell(4, 4, bias=False)
+    gates = {f"{side}{gate}.kernel": (side, i) for side in "ih" for i, gate in enumerate("ifgo")}
+    names = {path: interop.Part(f"weight_{side}h", 4 * i, 4 * i + 4) for path, (side, i) in gates.items()}
+    start = {path.split(".")[0]: {"kernel": jnp.zeros((4, 4))} for path in gates}
+    carried = interop.weights_from_torch(lstm, start, names=names)
+    np.testing.assert_array_equal(carried["hg"]["kernel"], lstm.weight_hh.detach().numpy()[8:12].T)
+    with pytest.raises(ValueError, match=r"^layouts: leaf hf\.kernel \(4, 4\) may be weight_hh\[4:8\] as it is or with axes"):
+        interop.Matching(start, dict(lstm.named_parameters()), names=names, layouts=dict.fromkeys(list(gates)[:5], (1, 0)))
+    flipped = nn.ConvTranspose1d(3, 5, 2, bias=False)
+    with pytest.raises(ValueError, match=r"^layouts: leaf kernel \(2, 3, 5\) may be weight as a transposed convolution only"):
+        interop.Matching({"kernel": jnp.zeros((2, 3, 5))}, flipped)
+    assert interop.Matching({"kernel": jnp.zeros((2, 3, 5))}, flipped, layouts={"kernel": (2, 0, 1)}).pairs["kernel"].layout == (2, 0, 1)
+
+
+def test_a_class_that_only_has_the_name_of_torchs_tells_nothing():
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(4, 4))
+
+    with pytest.raises(ValueError, match=r"^layouts: leaf kernel \(4, 4\) may be weight as it is or with axes \(1, 0\)"):
+        interop.Matching({"kernel": jnp.zeros((4, 4))}, Linear())
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (
+            {"names": {"a": interop.Part("w", 0, 2, -1), "b": interop.Part("w", 2, 4, -1)}},
+            ValueError,
+            r"names: w\[0:2\] is no part or stack",
+        ),
+        ({"names": {"a": interop.Part("w", 0, 2, 3), "b": interop.Part("w", 2, 4, 3)}}, ValueError, r"w.* are not the whole of w \(4, 4\)"),
+        ({"names": {"a": interop.Stacked([]), "b": "w"}}, ValueError, r"names: Stacked\(names=\[\], axis=0\) is no part or stack"),
+        ({"names": {"a": True, "b": "w"}}, ValueError, r"names: leaf a is True; a name or an index below 1 is needed"),
+        ({"names": ["w", "w"]}, TypeError, r"names: a mapping or a function from paths is needed; got list"),
+        ({"layouts": [(1, 0)]}, TypeError, r"layouts: a mapping or a function from paths is needed; got list"),
+    ],
+)
+def test_what_is_given_wrongly_is_refused(given, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        interop.Matching({"a": jnp.zeros((4, 2)), "b": jnp.zeros((4, 2))}, {"w": torch.zeros(4, 4)}, **given)
+
+
+@pytest.mark.parametrize("layout", [5, True, [(1, 0), 3], [None], {1: 0}])
+def test_a_layout_is_axes_or_reshapes(layout):
+    with pytest.raises(ValueError, match=r"^layouts: leaf a has shape \(3, 2\); x a layout is axes as \(1, 0\), a Reshape, or several"):
+        interop.Matching({"a": jnp.zeros((3, 2))}, {"x": torch.zeros(2, 3)}, names={"a": "x"}, layouts={"a": layout})
+
+
+def test_a_leaf_that_is_left_over_is_named():
+    with pytest.raises(ValueError, match=r"^names: leaf b \(3,\) is left without a parameter in torch: all of its shape are leaves a\."):
+        interop.Matching({"a": jnp.zeros(3), "b": jnp.zeros(3)}, {"x": torch.zeros(3), "y": torch.zeros(4)})
+    stale = torch.optim.Adam([nn.Parameter(torch.full((2, 3), 2.0)), nn.Parameter(torch.full((2, 3), 3.0))])
+    with pytest.raises(
+        ValueError, match=r"^from_torch: leaf a\.kernel has the value of no parameter in torch: .*; carry the weights first"
+    ):
+        interop.from_torch(stale, {name: {"kernel": jnp.full((3, 2), 4.0)} for name in "ab"})
+
+
+def test_groups_without_parameters_come_back():
+    groups: Any = [{"params": [], "lr": 0.5}, {"params": [nn.Parameter(torch.ones(3))]}, {"params": [], "lr": 0.3}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    imported = interop.from_torch(optimizer, {"a": jnp.ones(3)})
+    state_dicts_same(interop.to_torch_state_dict(imported.state, imported.groups), optimizer.state_dict())
