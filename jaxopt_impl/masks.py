@@ -25,16 +25,19 @@ def decayed_where(
         masked(name, mask, params)
         return decayed.init(params)
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         del extra_args
         where = masked(name, mask, updates)
         outputs: list[Any] = []
         after: Any = state
+        step = state.step
         for transform, chosen in ((decayed, True), (plain, False)):
             own = jax.tree.map(lambda here, g, chosen=chosen: g if here == chosen else None, where, updates, is_leaf=_is_none)
             output, after = transform.update(own, after._replace(step=state.step), params)  # without a gradient a leaf keeps its state
             outputs.append(output)
-        return jax.tree.map(lambda here, u, v: u if here else v, where, *outputs, is_leaf=_is_none), after
+            if jax.tree.leaves(own) or not jax.tree.leaves(updates, is_leaf=_is_none):  # where nobody has one, no step is counted
+                step = after.step
+        return jax.tree.map(lambda here, u, v: u if here else v, where, *outputs, is_leaf=_is_none), after._replace(step=step)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

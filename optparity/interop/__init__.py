@@ -10,7 +10,6 @@ only where tensors are made, in `to_torch_state_dict` and `weights_to_torch`.
 from .flax_states import to_flax
 from .groups import Group, Leaf
 from .imported import Imported, from_torch
-from .inner_states import wrapped
 from .layouts import Layout, Reshape
 from .masks import with_mask
 from .matching import Matching
@@ -18,6 +17,7 @@ from .sources import Part, Stacked
 from .stock_optax import from_optax, to_optax
 from .torch_state import describe, to_torch_state_dict
 from .weights import weights_from_torch, weights_to_torch
+from .wrapped_states import wrapped
 
 __all__ = [
     "Group",

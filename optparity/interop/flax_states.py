@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .inner_states import OURS, inside, wrapped
+from .inner_states import OURS, inside
 from .variables import is_variable, pure
+from .wrapped_states import wrapped
 
 
 def to_flax(state: Any, target: Any, *, step: int | None = None) -> Any:

@@ -1,21 +1,18 @@
-"""States of `jaxopt_impl` inside of what is around them: the one of each of torch's groups, and one put into a wrapped state."""
+"""States of `jaxopt_impl` inside of what is around them, and which of them each of torch's groups has."""
 
 import functools
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from .._arrays import check_alike, number
+from .._arrays import number
 from ..registry import OPTIMIZERS
 from . import torch_classes
 from .groups import Group
 from .leaves import Leaves
-from .variables import pure
-from .wrappers import COUNT, HYPERPARAMETERS, SCHEDULE, Part, check_counts, children, parts, replaced
+from .wrappers import HYPERPARAMETERS, SCHEDULE, Part, check_counts, children, parts
 
 OURS = "a state of jaxopt_impl"
 WHO = "to_torch_state_dict"
@@ -40,37 +37,9 @@ def of_groups(state: Any, groups: Sequence[Group], rates: Sequence[Any]) -> list
     owners = _owners(states, groups)
     for group, own, rate in zip(groups, owners, rates, strict=True):
         check_counts(WHO, own, own.fields["step"], found)
-        _same_numbers(group, rate, [part for part in found if part.concerns(own)])
+        sharing = [other for other, there in zip(groups, owners, strict=True) if there.path == own.path]
+        _same_numbers(group, sharing, rate, [part for part in found if part.concerns(own)])
     return [own.fields for own in owners]
-
-
-def wrapped(state: Any, like: Any) -> Any:
-    """The state of a wrapped transform that goes on where one of ours stands: `like` with `state` in the place of the one inside of it.
-
-    The counts of steps in `like` become the state's; hyper-parameters and what else is there stays.
-
-    Args:
-        state: of one transform of `jaxopt_impl`, or of an `optax.partition` of several; also in wrappers of its own.
-        like: the state of the transform that goes on, as its `init` gives it.
-    Raises: ValueError, naming the place, where the two do not hold the same states; TypeError for another dtype.
-    Example:
-        >>> import jaxopt_impl, optax
-        >>> params = {"w": jnp.ones(2)}
-        >>> tx = optax.chain(optax.clip_by_global_norm(1.0), jaxopt_impl.adam(0.1))
-        >>> state = jaxopt_impl.adam(0.1).init(params)._replace(step=jnp.asarray(7))
-        >>> wrapped(state, tx.init(params))[1].step.item()
-        7
-    """
-    source, target = (inside("wrapped", tree) for tree in (state, like))
-    states, places = ([part for part in found if part.kind == OURS] for found in (source, target))
-    new: dict[tuple, Any] = {}
-    for place, own in zip(places, _paired(places, states), strict=True):
-        check_counts("wrapped", own, own.fields["step"], source)
-        new[place.path] = functools.partial(_filled, own)
-        for part in target:
-            if part.kind in (COUNT, SCHEDULE) and part.concerns(place):
-                new[part.path] = functools.partial(_counted, own)
-    return replaced(pure(like), new)
 
 
 def inside(who: str, state: Any) -> list[Part]:
@@ -92,7 +61,7 @@ def _known_fields() -> frozenset[str]:
     return frozenset(field for kernel in kernels for field in kernel.State._fields)
 
 
-def _leaves_of(state: Part) -> set[str]:
+def leaves_of(state: Part) -> set[str]:
     """The paths of the leaves that a state is of."""
     return {path for field, tree in state.fields.items() if field != "step" for path in Leaves(tree).paths}
 
@@ -101,7 +70,7 @@ def _apart(states: Sequence[Part]) -> None:
     """Raise where two states are of one leaf."""
     holder: dict[str, Part] = {}
     for state in states:
-        for path in sorted(_leaves_of(state)):
+        for path in sorted(leaves_of(state)):
             if path in holder:
                 raise ValueError(f"{WHO}: leaf {path} has state at {holder[path].at} and at {state.at}; give the one that goes on.")
             holder[path] = state
@@ -121,13 +90,13 @@ def _owners(states: Sequence[Part], groups: Sequence[Group]) -> list[Part]:
 
 def _owner(states: Sequence[Part], group: Group) -> Part:
     own = {leaf.path for leaf in group.leaves}
-    candidates = [state for state in states if own and own <= _leaves_of(state)]
+    candidates = [state for state in states if own and own <= leaves_of(state)]
     if len(candidates) != 1:
         candidates = _of_label(states, group.label)
     if len(candidates) != 1 and len(states) == 1:
         candidates = states
     if len(candidates) != 1:
-        there = ", ".join(f"{state.at} ({', '.join(sorted(_leaves_of(state))) or 'no leaves'})" for state in candidates or states)
+        there = ", ".join(f"{state.at} ({', '.join(sorted(leaves_of(state))) or 'no leaves'})" for state in candidates or states)
         raise ValueError(f"{WHO}: group {group.label!r} ({', '.join(sorted(own))}) needs one state; there are {there}.")
     return candidates[0]
 
@@ -141,7 +110,7 @@ def _of_label(states: Sequence[Part], label: Any) -> list[Part]:
 def _check_shared(state: Part, groups: Sequence[Group]) -> None:
     """Raise where groups cannot have one state: they may differ in weight decay, as the leaves of one transform with a mask do."""
     decay_apart(WHO, groups)
-    there, grouped = _leaves_of(state), {leaf.path for group in groups for leaf in group.leaves}
+    there, grouped = leaves_of(state), {leaf.path for group in groups for leaf in group.leaves}
     for path in sorted(there ^ grouped) if there else ():
         raise ValueError(f"{WHO}: leaf {path} is in {'no group' if path in there else f'a group, but not in the state at {state.at}'}.")
 
@@ -178,9 +147,10 @@ def _only(fields: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
     return own
 
 
-def _same_numbers(group: Group, rate: Any, found: Sequence[Part]) -> None:
-    """Raise where inject_hyperparams or a schedule says something else than the group."""
+def _same_numbers(group: Group, sharing: Sequence[Group], rate: Any, found: Sequence[Part]) -> None:
+    """Raise where inject_hyperparams or a schedule says something else than the group; of groups that share a state one has the decay."""
     entry, values = torch_classes.in_jax(group.optimizer, group.options, f"group {group.label!r}")
+    values["weight_decay"] = max(number(other.options.get("weight_decay", 0)) for other in sharing)
     for part in found:
         for name, value in part.fields.items() if part.kind in (SCHEDULE, HYPERPARAMETERS) else ():
             given = name == "learning_rate" and rate is not None
@@ -195,38 +165,3 @@ def _same_numbers(group: Group, rate: Any, found: Sequence[Part]) -> None:
             if part.kind == HYPERPARAMETERS and not given and np.asarray(values[name], value.dtype) != value:
                 remedy = "give learning_rate" if name == "learning_rate" else "the group has to have it too"
                 raise ValueError(f"{WHO}: {name} is {value!s} at {part.at}, {values[name]} in group {group.label!r}; {remedy}.")
-
-
-def _paired(places: Sequence[Part], states: Sequence[Part]) -> list[Part]:
-    """The state for each place."""
-    paired = []
-    for place in places:
-        of_label = [state for state in states if list(map(str, state.labels)) == list(map(str, place.labels))]
-        same = [state for state in of_label or states if _leaves_of(state) == _leaves_of(place)]
-        if len(same) != 1:
-            there = ", ".join(f"{state.at} ({', '.join(sorted(_leaves_of(state))) or 'no leaves'})" for state in states)
-            here = ", ".join(sorted(_leaves_of(place))) or "no leaves"
-            raise ValueError(f"wrapped: the place at {place.at} ({here}) needs one state; there are {there or 'none'}.")
-        paired += same
-    taken = {own.path for own in paired}
-    for state in states:
-        if state.path not in taken:
-            raise ValueError(f"wrapped: the state at {state.at} has no place among {', '.join(place.at for place in places) or 'none'}.")
-    return paired
-
-
-def _filled(own: Part, node: Any) -> Any:
-    """A state of ours with another's values."""
-    new = {}
-    for field, (_, tree) in children(node).items():
-        by_path, like = Leaves(own.fields.get(field)).by_path, Leaves(tree)
-        if by_path.keys() != like.by_path.keys():
-            raise ValueError(f"wrapped: {field} is of {', '.join(by_path) or 'no leaves'}; {', '.join(like.paths) or 'none'} in the place.")
-        for path, leaf in like.by_path.items():
-            check_alike(f"wrapped: {field} of leaf {path}", by_path[path], jnp.shape(leaf), leaf.dtype, "the state that goes on")
-        new[field] = jax.tree.structure(tree).unflatten([jnp.array(by_path[path]) for path in like.paths])
-    return {**node, **new} if isinstance(node, Mapping) else node._replace(**new)
-
-
-def _counted(own: Part, node: Any) -> Any:
-    return jnp.asarray(own.fields["step"], jnp.result_type(node))

@@ -20,7 +20,7 @@ from . import inner_states
 from .leaves import Leaves
 from .optax_parts import Names, Own, found_in, owners
 from .variables import pure
-from .wrappers import HYPERPARAMETERS, Part, children, replaced
+from .wrappers import HYPERPARAMETERS, Part, check_counts, children, replaced
 
 
 def from_optax(
@@ -205,7 +205,7 @@ def _ours(state: Any, places: Sequence[Own]) -> list[Part]:
         if len(same) != 1:
             there = ", ".join(part.at for part in states) or "none"
             raise ValueError(f"to_optax: one state of jaxopt_impl.{own.name} is needed for the label {own.label!r}; there are {there}.")
-        inner_states.check_counts("to_optax", same[0], same[0].fields["step"], found)
+        check_counts("to_optax", same[0], same[0].fields["step"], found)
         ours += same
     return ours
 

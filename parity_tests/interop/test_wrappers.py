@@ -352,6 +352,13 @@ def test_partitions_in_each_other_and_after_each_other():
         found = interop.from_optax({label: "adam"} if label == "y" else "adam", coded("adam", beside.init(PARAMS)), PARAMS)
         assert found.inner_states.keys() == {"x", "y"}
         names_its_parameters(found, {"enc.b", "enc.w"})
+    alike = optax.chain(
+        optax.partition({0: optax.clip(1.0), 1: optax.identity()}, LABELS),
+        optax.partition({0: optax.set_to_zero(), 1: optax.adam(RATE)}, LABELS),
+    )
+    names_its_parameters(interop.from_optax("adam", coded("adam", alike.init(PARAMS)), PARAMS), {"dec.w", "enc.w"})
+    with pytest.raises(ValueError, match=r"^from_optax: the label 1 is not once among 0, 1, 0, 1\."):
+        interop.from_optax({1: "adam"}, alike.init(PARAMS), PARAMS)
     inside = optax.partition({"x": optax.partition({0: optax.adam(RATE), 1: optax.set_to_zero()}, LABELS)}, whole)
     with pytest.raises(
         ValueError, match=r"^from_optax: one partition around ScaleByAdamState is read through; there are partitions at the root"
@@ -360,6 +367,17 @@ def test_partitions_in_each_other_and_after_each_other():
     ours_inside = optax.partition({"x": optax.partition({0: ours("adam")(), 1: ours("adam")()}, LABELS)}, whole)
     written = interop.to_torch_state_dict(coded("adam", ours_inside.init(PARAMS)), groups_of("adam", "two labels"))
     assert [float(written["state"][i]["exp_avg"].flatten()[0]) for i in range(4)] == [code("exp_avg", PATHS[i]) for i in (0, 2, 1, 3)]
+
+
+def test_a_count_around_a_state_without_moments_is_its_step():
+    multi = optax.MultiSteps(optax.sgd(RATE), 2).init(PARAMS)._replace(gradient_step=jnp.asarray(STEP))
+    assert int(interop.from_optax("sgd", multi, PARAMS).step) == STEP
+    inject = optax.inject_hyperparams(optax.sgd)(RATE).init(PARAMS)._replace(count=jnp.asarray(STEP))
+    assert int(interop.from_optax("sgd", inject, PARAMS).step) == STEP
+    tx = optax.partition({0: optax.MultiSteps(optax.sgd(RATE), 2).gradient_transformation(), 1: optax.adam(RATE)}, LABELS)
+    state = coded("adam", tx.init(PARAMS))
+    found = interop.from_optax({0: "sgd", 1: "adam"}, state, PARAMS)
+    assert [int(found.inner_states[label].inner_state.step) for label in (0, 1)] == [STEP, STEP]
 
 
 def test_a_checkpoint_may_leave_out_what_is_empty():
@@ -373,3 +391,31 @@ def test_a_checkpoint_may_leave_out_what_is_empty():
     ]:
         written = interop.to_torch_state_dict({0: beside, 2: as_orbax_has_it(state)}, GROUPS)
         state_dicts_same(written, interop.to_torch_state_dict(BARE, GROUPS))
+
+
+def test_a_state_without_a_place_is_refused():
+    params = {"a": jnp.ones(2)}
+    both, plain = jaxopt_impl.adam(RATE, amsgrad=True).init(params), jaxopt_impl.adam(RATE).init(params)
+    two = optax.partition({"a": ours("adam")(), "b": ours("adam")()}, {"dec": "a", "enc": "b"}).init(PARAMS)
+    without = {field: value for field, value in plain._asdict().items() if value is not None}
+    for state, like, message in [
+        (both, plain, "max_exp_avg_sq is of a; none in the place"),
+        (
+            both,
+            without,
+            "max_exp_avg_sq is of a; none in the place",
+        ),
+        (plain, both, "max_exp_avg_sq is of no leaves; a in the place"),
+        (
+            two,
+            BARE,
+            r"the place at the root \(dec\.b, .*\) needs one state; there are inner_states\.a\.inner_state \(dec",
+        ),
+        (
+            two,
+            two._replace(inner_states={"a": two.inner_states["a"]}),
+            r"the state at inner_states\.b\.inner_state has no place among",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=f"^wrapped: {message}"):
+            interop.wrapped(state, like)

@@ -54,7 +54,7 @@ def test_a_mask_has_the_bits_of_two_groups(dtype, arguments):
 )
 def test_the_forms_of_a_mask(mask):
     """A leaf has the update of the transform with decay, or of the one without; both differ, so that neither is taken for the other."""
-    params = {name: jnp.full(shape, 2.0) for name, shape in SIZES.items()}
+    params = {name: jnp.full(shape, 2.0, jnp.float32) for name, shape in SIZES.items()}
     by = {
         decay: jaxopt_impl.adamw(0.1, weight_decay=decay).update(params, jaxopt_impl.adamw(0.1).init(params), params)
         for decay in (0.5, 0.0)
@@ -75,6 +75,16 @@ def test_a_mask_may_be_a_prefix():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("mask", [True, False, MASK], ids=str)
+def test_a_step_is_counted_once_if_any_leaf_takes_it(mask):
+    params = {name: jnp.ones(shape) for name, shape in SIZES.items()}
+    tx = jaxopt_impl.adamw(0.1, mask=mask)
+    for updates, count in [(params, 1), ({**params, "w": None}, 1), (dict.fromkeys(params), 0)]:
+        assert int(tx.update(updates, tx.init(params), params)[1].step) == count
+    empty = jaxopt_impl.adamw(0.1, mask=mask) if mask is not MASK else jaxopt_impl.adamw(0.1, mask={})
+    assert int(empty.update({}, empty.init({}), {})[1].step) == int(jaxopt_impl.adamw(0.1).update({}, empty.init({}), {})[1].step)
+
+
 def test_leaves_without_gradient_keep_their_state_under_a_mask():
     params = {name: jnp.ones(shape) for name, shape in SIZES.items()}
     tx = jaxopt_impl.adamw(0.1, mask=MASK)
@@ -90,7 +100,7 @@ def test_leaves_without_gradient_keep_their_state_under_a_mask():
 
 def test_inside_of_other_transforms():
     """In a partition a mask of all parameters is one of those that are there; inject_hyperparams is told that a function is no schedule."""
-    params = {name: jnp.full(shape, 2.0) for name, shape in SIZES.items()}
+    params = {name: jnp.full(shape, 2.0, jnp.float32) for name, shape in SIZES.items()}
     bare = jaxopt_impl.adamw(0.125, weight_decay=0.5, mask=of_matrices)
     expected, _ = bare.update(params, bare.init(params), params)
     for tx in [
