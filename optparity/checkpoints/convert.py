@@ -122,7 +122,7 @@ def check_target(path: Path, *, force: bool) -> None:
             return
         if not force:
             raise RefusedError(f"{path} is there already; --force replaces it.")
-        is_folder, kind = target.is_dir(), SUFFIXES.get(path.suffix, "orbax")
+        is_folder, kind = target.is_dir(), target_form(path)
         if is_folder != (kind == "orbax"):
             kinds = ("folder", "file") if is_folder else ("file", "folder")
             raise RefusedError(f"{path} is a {kinds[0]}, and a checkpoint of {kind} is a {kinds[1]}; it is left as it is.")
