@@ -56,6 +56,7 @@ def test_shapes_prove_names_in_any_order(order):
 AMBIGUOUS = {
     "a second tensor of the shape": both({**weights(DISTINCT), "other": marked((5,), 9)}, adamw(DISTINCT)),
     "a second parameter of the shape": both(weights({**DISTINCT, "other": (5,)}), adamw({**DISTINCT, "other": (5,)})),
+    "two parameters for one tensor": both({**weights(DISTINCT), "grid": torch.ones(9)}, adamw({**DISTINCT, "other": (5,)})),
     "a buffer of the shape": both({**weights(DISTINCT), "norm.running_mean": marked(ROW, 9)}, adamw(DISTINCT)),
     "a buffer in the place of what is not there": both(
         {**{name: tensor for name, tensor in weights(DISTINCT).items() if name != "norm.weight"}, "norm.running_mean": marked(ROW, 9)},
