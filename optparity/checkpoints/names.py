@@ -181,7 +181,7 @@ def _proved(shapes: Sequence[Shape], tensors: Tensors) -> list[str] | None:
     by_shape: dict[Shape, list[str]] = {}
     for name, shape in tensors.shapes.items():
         by_shape.setdefault(shape, []).append(name)
-    found = [by_shape.get(shape, []) if shape is not None and shapes.count(shape) == 1 else [] for shape in set(shapes)]
+    found = [by_shape.get(shape, []) if shape is not None else [] for shape in set(shapes)]
     if len(found) < len(shapes) or any(len(names) != 1 or _is_buffer(names[0]) for names in found):
         return None
     return [by_shape[shape][0] for shape in shapes]

@@ -289,12 +289,14 @@ def test_huge_claims_take_no_memory(tmp_path):
 
 
 def test_expanded_tensors_of_some_bytes_are_carried(monkeypatch, capsys, tmp_path):
-    """A mask that repeats a row, as people save it."""
+    """A mask that repeats a row, as people save it: several times the bytes of the file."""
     monkeypatch.chdir(tmp_path)
-    torch.save(saved(mask=torch.arange(8.0).expand(64, 8)), "in.pt")
+    mask = torch.arange(64.0).expand(2048, 64)
+    torch.save(saved(mask=mask), "in.pt")
+    assert mask.nbytes > Path("in.pt").stat().st_size
     assert optparity(monkeypatch, capsys, "convert", "in.pt", "out.safetensors", *ADAMW)[0] == 0
     assert optparity(monkeypatch, capsys, "convert", "out.safetensors", "back.pt")[0] == 0
-    assert torch.equal(torch.load("back.pt", weights_only=True)["mask"], torch.arange(8.0).expand(64, 8))
+    assert torch.equal(torch.load("back.pt", weights_only=True)["mask"], mask)
 
 
 def test_a_file_without_checksums_is_read_and_said(monkeypatch, capsys, tmp_path):

@@ -56,6 +56,7 @@ def test_shapes_prove_names_in_any_order(order):
 AMBIGUOUS = {
     "a second tensor of the shape": both({**weights(DISTINCT), "other": marked((5,), 9)}, adamw(DISTINCT)),
     "a second parameter of the shape": both(weights({**DISTINCT, "other": (5,)}), adamw({**DISTINCT, "other": (5,)})),
+    "two parameters for one tensor": both({**weights(DISTINCT), "grid": torch.ones(9)}, adamw({**DISTINCT, "other": (5,)})),
     "a buffer of the shape": both({**weights(DISTINCT), "norm.running_mean": marked(ROW, 9)}, adamw(DISTINCT)),
     "a buffer in the place of what is not there": both(
         {**{name: tensor for name, tensor in weights(DISTINCT).items() if name != "norm.weight"}, "norm.running_mean": marked(ROW, 9)},
@@ -92,6 +93,7 @@ SPELLINGS = {
     "the same before a prefix": (["w", "b"], ["w", "b", "ema.w", "ema.b"], ["w", "b"]),
     "two prefixes": (["w", "b"], ["g.w", "g.b", "d.w", "d.b"], None),
     "two that are one without wrappers": (["a.w"], ["module.a.w", "_orig_mod.a.w"], None),
+    "two that become one": (["a.w", "module.a.w"], ["a.w"], None),
     "one is missing": (["a.w", "b.w"], ["a.w", "c.w"], None),
     "only an end of a name": (["w"], ["raw"], None),
 }
@@ -151,6 +153,9 @@ def test_a_second_name_of_tied_tensors_is_the_first(tmp_path):
     assert "lm_head.weight is embed.weight" in checkpoint.notes[0]
 
 
+LAYERS = {f"{i}.weight": (4, 4) for i in range(12)}
+
+
 def swapped(names, a, b):
     return [b if name == a else a if name == b else name for name in names]
 
@@ -160,6 +165,11 @@ REFUSED = {
         both({name: weights()[name] for name in sorted(REPEATED)}, PLAIN),
         "model",
         "--names model: the names in it are sorted, so that the order of its modules is lost; --names FILE.json is needed.",
+    ),
+    "10 before 2": (
+        both({name: weights(LAYERS)[name] for name in sorted(LAYERS)}, adamw(LAYERS)),
+        "model",
+        "--names model: the names in it are sorted",
     ),
     "a bias before its weight": (
         both(weights({"a.bias": (3,), "a.weight": (3,)}), adamw({"a.bias": (3,), "a.weight": (3,)})),
@@ -229,11 +239,12 @@ def test_names_that_are_not_those_of_the_parameters_are_refused(monkeypatch, cap
 
 
 def test_safetensors_have_no_order_of_modules(monkeypatch, capsys, tmp_path):
-    """Whatever their names are."""
+    """Whatever their names are: nothing in these shows that they are sorted."""
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
-    safetensors.numpy.save_file({name: tensor.numpy() for name, tensor in weights(DISTINCT).items()}, "in/model.safetensors")
-    torch.save(without_state(DISTINCT, "scale"), "in/optimizer.pt")
+    shapes = {"k.weight": (4, 4), "q.weight": (4, 4)}
+    safetensors.numpy.save_file({name: tensor.numpy() for name, tensor in weights(shapes).items()}, "in/model.safetensors")
+    torch.save(adamw(shapes, order=["q.weight", "k.weight"]), "in/optimizer.pt")
     result = optparity(monkeypatch, capsys, "convert", "in", "out.safetensors", *ADAMW, "--names", "model")
     one_line(*result, "in: --names model: the names in it are sorted, so that the order of its modules is lost")
 
