@@ -253,6 +253,12 @@ def partitioned_variables_of_linen(folder):
     return adamw_saved(folder, state)
 
 
+def calls_beside_the_steps_of_multisteps(folder):
+    state = train_state(optax.MultiSteps(ADAM, 2).gradient_transformation())
+    save(folder, state)
+    return Saved(folder, state.params, adam_moments(state.opt_state.inner_opt_state[0]), step=STEPS // 2)
+
+
 # Flax NNX
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+import torch
 
 import jaxopt_impl
 
@@ -230,3 +231,13 @@ def test_ours_is_read_where_the_step_is_given_too(monkeypatch, capsys, tmp_path)
     new(saved)
     one_line(*optparity(monkeypatch, capsys, "convert", *given(saved), "--step", 3), "is at step 2; got --step 3.")
     converted(monkeypatch, capsys, saved, "--step", 2)
+
+
+def test_state_of_what_torch_does_not_train_is_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    folders.save(tmp_path / "in", tree_of(folders.ADAM))
+    saved, model = folders.Saved(tmp_path / "in", None, {}), folders.torch_model()
+    some = [(name, p) for name, p in model.named_parameters() if name != "1.bias"]
+    torch.save({"model": model.state_dict(), "optimizer": torch.optim.AdamW(some).state_dict()}, "like.pt")
+    one_line(*optparity(monkeypatch, capsys, "convert", *given(saved)), "there is state of 1.bias, in no group of --like like.pt.")
+    assert sorted(os.listdir()) == ["in", "like.pt"]
