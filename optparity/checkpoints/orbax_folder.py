@@ -56,7 +56,6 @@ def read_tree(folder: Path) -> tuple[Any, dict[str, Any]]:
     Raises: ValueError for what cannot be read.
     """
     try:
-        orbax_layout.check_files(folder)
         with _quiet():
             return _restored(folder)
     except Exception as error:  # whatever Orbax makes of a damaged folder

@@ -7,9 +7,7 @@ run/                    a CheckpointManager's folder: a folder for each step, as
 """
 
 import json
-import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,14 +52,6 @@ def locate(path: Path) -> Place:
     return Place(path, {"": trees[DEFAULT]} if list(trees) == [DEFAULT] else trees, (*others, *unfinished))
 
 
-def check_files(folder: Path) -> None:
-    """Raise where something in a folder is neither a file nor a folder: reading a pipe would never end."""
-    for root, _, names in os.walk(folder):
-        for file in (Path(root, name) for name in names):
-            if not stat.S_ISREG(file.stat().st_mode):
-                raise ValueError(f"{file.relative_to(folder)} in it is no regular file.")
-
-
 def _folders(path: Path) -> list[Path]:
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and UNFINISHED not in entry.name)
 
@@ -102,8 +92,6 @@ def _handlers(path: Path) -> dict[str, str]:
 
 
 def _json(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise ValueError(f"{file.name} in it is no regular file.")
     try:
         said = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError) as error:

@@ -234,7 +234,7 @@ def zarr3(folder):
 
 def of_orbax_v1(folder):
     state = train_state()
-    ocp.v1.save_pytree(folder.absolute(), {"params": state.params, "opt_state": state.opt_state})
+    ocp.v1.save(folder.absolute(), {"params": state.params, "opt_state": state.opt_state})
     return adamw_saved(folder, state)
 
 
@@ -251,6 +251,12 @@ def partitioned_variables_of_linen(folder):
     box = functools.partial(jax.tree.map, lambda leaf: boxed(leaf, (None,) * leaf.ndim) if leaf.ndim == 2 else leaf)
     save(folder, {"params": box(state.params), "opt_state": box(state.opt_state)})
     return adamw_saved(folder, state)
+
+
+def calls_beside_the_steps_of_multisteps(folder):
+    state = train_state(optax.MultiSteps(ADAM, 2).gradient_transformation())
+    save(folder, state)
+    return Saved(folder, state.params, adam_moments(state.opt_state.inner_opt_state[0]), step=STEPS // 2)
 
 
 # Flax NNX
@@ -382,19 +388,10 @@ OF_TRANSFORMS = {
     ),
     "ours, sgd": of_transform(jaxopt_impl.sgd(0.1, momentum=0.9), our_moments, **SGD),
 }
-FOLDERS = {
-    each.__name__: each
-    for each in (
-        *(standard, pytree_whose_name_has_dots, a_file_for_each_array, newest_step, a_step, an_item, composite_with_prefix_and_zeros),
-        *(
-            state_beside_other_items,
-            sharded,
-            among_other_things,
-            bfloat16,
-            state_alone,
-            nnx_states,
-            nnx_both_in_one,
-            nnx_pure_dicts_as_items,
-        ),
-    )
-} | OF_TRANSFORMS
+OF_ONE_STATE = (
+    *(standard, pytree_whose_name_has_dots, a_file_for_each_array, newest_step, a_step, an_item, composite_with_prefix_and_zeros),
+    *(state_beside_other_items, sharded, among_other_things, bfloat16, state_alone, zarr3, of_orbax_v1, of_flax_training_checkpoints),
+    *(partitioned_variables_of_linen, calls_beside_the_steps_of_multisteps),
+)
+OF_NNX = (nnx_states, nnx_both_in_one, nnx_pure_dicts_as_items, nnx_sgd_whose_step_is_beside, nnx_ours_in_a_chain)
+FOLDERS = {**{make.__name__: make for make in (*OF_ONE_STATE, *OF_NNX)}, **OF_TRANSFORMS}

@@ -129,6 +129,13 @@ def test_how_square_kernels_lie_is_asked(monkeypatch, capsys, tmp_path, kernels)
         same({name: moments_by_name(found["optimizer"], "exp_avg")[f"{name}.weight"]}, {name: expected})
 
 
+def test_square_kernels_are_of_jax(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    new(folders.Saved(tmp_path, None, {}))
+    given = ("like.pt", "out", "--optimizer", "AdamW", "--square-kernels", "same")
+    one_line(*optparity(monkeypatch, capsys, "convert", *given), "--square-kernels is for a checkpoint of JAX.")
+
+
 def two_optimizers(folder):
     """As a GAN has them: two states of one shape, and an average of the first model."""
     parts = {}

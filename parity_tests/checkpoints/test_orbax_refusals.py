@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+import torch
 
 import jaxopt_impl
 
@@ -71,11 +72,27 @@ DAMAGES = {
     "_CHECKPOINT_METADATA is no JSON": ("standard", lambda path: (path / "_CHECKPOINT_METADATA").write_bytes(b"\xff{"), DAMAGED),
     "_CHECKPOINT_METADATA is a list": ("standard", lambda path: (path / "_CHECKPOINT_METADATA").write_text("[]"), "is a list"),
     "_CHECKPOINT_METADATA is too deep": ("standard", lambda path: (path / "_CHECKPOINT_METADATA").write_text("[" * 100000), DAMAGED),
-    "a pipe as _METADATA": ("standard", lambda path: replaced(path / "_METADATA", os.mkfifo), "_METADATA in it is no regular file"),
-    "a pipe as metadata": ("standard", lambda path: replaced(path / "_CHECKPOINT_METADATA", os.mkfifo), "in it is no regular file"),
-    "a pipe as data": ("standard", lambda path: replaced(one_of(path, "d/*"), os.mkfifo), "in it is no regular file"),
-    "a loop of links": ("standard", lambda path: replaced(path / "d", lambda link: link.symlink_to(link)), DAMAGED),
-    "_METADATA is a loop": ("standard", lambda path: replaced(path / "_METADATA", lambda link: link.symlink_to(link)), DAMAGED),
+    "a pipe as _METADATA": (
+        "standard",
+        lambda path: replaced(path / "_METADATA", os.mkfifo),
+        "_METADATA cannot be read: it is no regular file.",
+    ),
+    "a pipe as metadata": (
+        "standard",
+        lambda path: replaced(path / "_CHECKPOINT_METADATA", os.mkfifo),
+        "cannot be read: it is no regular file.",
+    ),
+    "a pipe as data": ("standard", lambda path: replaced(one_of(path, "d/*"), os.mkfifo), "cannot be read: it is no regular file."),
+    "a loop of links": (
+        "standard",
+        lambda path: replaced(path / "d", lambda link: link.symlink_to(link)),
+        "Too many levels of symbolic links.",
+    ),
+    "_METADATA is a loop": (
+        "standard",
+        lambda path: replaced(path / "_METADATA", lambda link: link.symlink_to(link)),
+        "Too many levels of symbolic links.",
+    ),
     "an empty folder": ("standard", lambda path: replaced(path, lambda folder: folder.mkdir()), f"{DAMAGED}neither it nor its steps hold"),
     "another folder": ("standard", lambda path: (path / "_METADATA").unlink(), f"{DAMAGED}neither it nor its steps hold"),
     "an empty step": ("newest_step", lambda path: replaced(path / "run" / "100", lambda step: step.mkdir()), "hold a tree of arrays"),
@@ -230,3 +247,13 @@ def test_ours_is_read_where_the_step_is_given_too(monkeypatch, capsys, tmp_path)
     new(saved)
     one_line(*optparity(monkeypatch, capsys, "convert", *given(saved), "--step", 3), "is at step 2; got --step 3.")
     converted(monkeypatch, capsys, saved, "--step", 2)
+
+
+def test_state_of_what_torch_does_not_train_is_refused(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    folders.save(tmp_path / "in", tree_of(folders.ADAM))
+    saved, model = folders.Saved(tmp_path / "in", None, {}), folders.torch_model()
+    some = [(name, p) for name, p in model.named_parameters() if name != "1.bias"]
+    torch.save({"model": model.state_dict(), "optimizer": torch.optim.AdamW(some).state_dict()}, "like.pt")
+    one_line(*optparity(monkeypatch, capsys, "convert", *given(saved)), "there is state of 1.bias, in no group of --like like.pt.")
+    assert sorted(os.listdir()) == ["in", "like.pt"]
