@@ -18,7 +18,7 @@ from ..registry import OPTIMIZERS
 from . import arrays, jax_run, optax_types, orbax_layout
 from .checkpoint import Checkpoint, Given
 
-READ = "a read of optparity"  # the name of a task
+TASK = "a read or write of optparity"  # its name
 
 
 def read(path: Path, given: Given) -> Checkpoint:
@@ -121,9 +121,9 @@ def _checkpointer() -> Any:
 
 @cache
 def _handler() -> Any:
-    """Orbax's handler of NumPy arrays, for any kind of array, which waits for every read before it says that one has failed.
+    """Orbax's handler of NumPy arrays, for any kind of array, which waits for all reads and writes before it says that one has failed.
 
-    Else the reads that are still under way would end after their event loop, each with a traceback. And nothing changes the arrays while
+    Else those that are still under way would end after their event loop, each with a traceback. And nothing changes the arrays while
     they are written, so that it need not copy them first: less memory by the checkpoint's size.
     """
     import orbax.checkpoint as ocp
@@ -144,17 +144,24 @@ def _handler() -> Any:
             one = super().deserialize
             return await _all([one([info], args and [args[i]]) for i, info in enumerate(infos)])
 
+        async def _open_and_write(self, *array: Any) -> None:
+            await _all([_alone(super()._open_and_write(*array))])
+
     return Waiting
 
 
-async def _all(reads: list[Any]) -> list[Any]:
+async def _alone(write: Any) -> tuple[Any]:
+    return (await write,)
+
+
+async def _all(tasks: list[Any]) -> list[Any]:
     """The only result of each, when all have ended, and those of the other kinds of array too."""
-    results: list[Any] = await asyncio.gather(*(asyncio.create_task(read, name=READ) for read in reads), return_exceptions=True)
-    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == READ), return_exceptions=True)
+    results: list[Any] = await asyncio.gather(*(asyncio.create_task(each, name=TASK) for each in tasks), return_exceptions=True)
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == TASK), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return [read for (read,) in results]
+    return [result for (result,) in results]
 
 
 @contextlib.contextmanager
