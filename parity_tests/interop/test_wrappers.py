@@ -419,3 +419,23 @@ def test_a_state_without_a_place_is_refused():
     ]:
         with pytest.raises(ValueError, match=f"^wrapped: {message}"):
             interop.wrapped(state, like)
+
+
+def test_a_state_that_lacks_a_leaf_is_refused_without_a_mask_around_it():
+    some = {"dec": PARAMS["dec"]}
+    for state in (optax.adam(RATE).init(some), as_orbax_has_it(optax.adam(RATE).init(some))):
+        with pytest.raises(ValueError, match=r"^adam: exp_avg has the leaves dec\.b, dec\.w; dec\.b, dec\.w, enc\.b, enc\.w are needed"):
+            interop.from_optax("adam", state, PARAMS)
+
+
+def test_an_injected_learning_rate_is_the_one_that_is_given():
+    state = optax.inject_hyperparams(optax.rmsprop)(0.25, momentum=0.5).init(PARAMS)
+    with pytest.raises(ValueError, match=r"^from_optax: learning_rate 0\.5 was given; inject_hyperparams at the root has 0\.25\."):
+        interop.from_optax("rmsprop", state, PARAMS, learning_rate=0.5)
+
+
+def test_labels_that_a_checkpoint_made_strings_tell_states_without_leaves():
+    tx = optax.partition({0: jaxopt_impl.sgd(0.5), 1: jaxopt_impl.sgd(0.25)}, LABELS)
+    groups = described(PARAMS, {label: ("sgd", {"learning_rate": rate}) for label, rate in ((0, 0.5), (1, 0.25))}, labels=LABELS)
+    written = interop.to_torch_state_dict(as_orbax_has_it(tx.init(PARAMS)), groups)
+    assert [group["lr"] for group in written["param_groups"]] == [0.5, 0.25]
