@@ -114,14 +114,8 @@ def decoded(value: Any, arrays: dict[str, np.ndarray], *, places: bool = False) 
     if kind == "slot" and places:
         return _decoded_slot(*items)
     if kind in ("dict", "OrderedDict"):
-        return KINDS[kind]((_decoded_key(key), decoded(item, arrays, places=places)) for key, item in items)
+        return KINDS[kind]((key, decoded(item, arrays, places=places)) for key, item in items)
     return KINDS[kind]([decoded(item, arrays, places=places) for item in items])
-
-
-def _decoded_key(key: Any) -> Any:
-    if not isinstance(key, KEYS):
-        raise ValueError(f"a key that is {key!r}")
-    return key
 
 
 def _decoded_empty(dtype: str, shape: list[int]) -> Any:

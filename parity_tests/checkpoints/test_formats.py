@@ -174,7 +174,7 @@ def test_like_a_scheduled_run(monkeypatch, capsys, tmp_path):
     assert torch.equal(back["state"][0]["momentum_buffer"], torch.ones(3))
     assert back["param_groups"] == optimizer.state_dict()["param_groups"]
     for arguments, message in [
-        (("bare.safetensors", "other.pt", *sgd, "--like", "none.pt"), "none.pt: no such file or folder"),
+        (("bare.safetensors", "other.pt", *sgd, "--like", "none.pt"), "bare.safetensors: --like none.pt: it cannot be read: No such file"),
         (("in.pt", "other", *sgd, "--step", 1, "--like", "in.pt"), "in.pt: --like is for a checkpoint without torch's groups"),
         (("whole.safetensors", "other.pt", "--missing", "x"), "whole.safetensors: --missing x: no parameter has this name."),
     ]:

@@ -323,7 +323,7 @@ def test_what_is_no_file_is_not_opened(monkeypatch, capsys, tmp_path, kind):
     else:
         with socket.socket(socket.AF_UNIX) as made:
             made.bind("in.pt")
-    refused(monkeypatch, capsys, "in.pt", "in.pt: it is neither a regular file nor a folder.")
+    refused(monkeypatch, capsys, "in.pt", "in.pt cannot be read: it is no regular file.")
 
 
 def model_and(**files):
