@@ -14,7 +14,7 @@ from ..registry import OPTIMIZERS
 from . import torch_classes
 from .groups import Group
 from .leaves import Leaves
-from .variables import pure
+from .variables import pure, refilled
 from .wrappers import COUNT, HYPERPARAMETERS, SCHEDULE, Part, check_counts, children, parts, replaced
 
 OURS = "a state of jaxopt_impl"
@@ -70,7 +70,7 @@ def wrapped(state: Any, like: Any) -> Any:
         for part in target:
             if part.kind in (COUNT, SCHEDULE) and part.concerns(place):
                 new[part.path] = functools.partial(_counted, own)
-    return replaced(pure(like), new)
+    return refilled(like, replaced(pure(like), new))
 
 
 def inside(who: str, state: Any) -> list[Part]:
