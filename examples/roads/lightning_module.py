@@ -26,9 +26,14 @@ class Module(lightning.LightningModule):
         self.save_hyperparameters()
         self.first, self.second, self.last = torch.nn.Linear(8, width), torch.nn.Linear(width, width), torch.nn.Linear(width, 1)
 
+    def forward(self, x):
+        return self.last(torch.tanh(self.second(torch.tanh(self.first(x)))))
+
     def training_step(self, batch, index):
         x, y = batch
-        return (self.last(torch.tanh(self.second(torch.tanh(self.first(x))))) - y).square().mean()
+        loss = (self(x) - y).square().mean()
+        self.log("loss", loss)
+        return loss
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-2)
@@ -66,7 +71,8 @@ graph, start = nnx.split(Model(**checkpoint["hyper_parameters"], rngs=nnx.Rngs(0
 matching = interop.Matching(start, model)
 print(matching)
 params = interop.weights_from_torch(model, start, matching=matching)
-tx, state, groups = imported = interop.from_torch(optimizer, params, matching=matching)
+imported = interop.from_torch(optimizer, params, matching=matching)
+tx, state, groups = imported
 
 
 @jax.jit
@@ -77,8 +83,8 @@ def train_step(params, state, x, y):
 
 
 def back(params, state):  # the checkpoint with these weights and moments
-    weights = interop.weights_to_torch(params, matching=matching)
-    return {**checkpoint, "state_dict": {**checkpoint["state_dict"], **weights}, "optimizer_states": [interop.to_torch_state_dict(state, groups)]}
+    weights, moments = interop.weights_to_torch(params, matching=matching), interop.to_torch_state_dict(state, groups)
+    return {**checkpoint, "state_dict": {**checkpoint["state_dict"], **weights}, "optimizer_states": [moments]}
 
 
 returned = back(params, state)
@@ -87,7 +93,7 @@ for index, moments in checkpoint["optimizer_states"][0]["state"].items():
     same += [torch.equal(moments[name], returned["optimizer_states"][0]["state"][index][name]) for name in moments]
 print(f"same bits after there and back: {all(same)}, of {len(same)} tensors")
 
-# Five epochs in JAX, and then one more in Lightning
+# On in JAX from step 50, and back: Lightning goes on from there
 for step in range(50, 100):
     rows = slice(step % 10 * 64, step % 10 * 64 + 64)
     params, state, loss = train_step(params, state, x[rows], y[rows])
@@ -95,5 +101,5 @@ for step in range(50, 100):
         print(f"step {step} in JAX: loss {loss:.6f}")
 torch.save(back(params, state), folder / "last.ckpt")
 second = trainer(max_epochs=6)
-second.fit(model, batches, ckpt_path=folder / "last.ckpt")
-print(f"a step in Lightning: loss {second.callback_metrics.get('loss', float('nan'))}")
+second.fit(Module(width=32), batches, ckpt_path=folder / "last.ckpt")
+print(f"an epoch later in PyTorch: loss {second.callback_metrics['loss'].item():.6f}")

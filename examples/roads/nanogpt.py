@@ -3,12 +3,12 @@
 import tempfile
 from pathlib import Path
 
+import flax_gpt
 import jax
 import numpy as np
 import optax
 import torch
 from flax import nnx
-from flax_gpt import GPT as FlaxGPT
 from nanogpt_model import GPT, GPTConfig
 
 from optparity import interop
@@ -48,7 +48,7 @@ optimizer = model.configure_optimizers(**checkpoint["config"])
 optimizer.load_state_dict(checkpoint["optimizer"])
 
 # Move to JAX: one adamw with a mask, in the place of two groups
-graph, start = nnx.split(FlaxGPT(**checkpoint["model_args"], rngs=nnx.Rngs(0)), nnx.Param)
+graph, start = nnx.split(flax_gpt.GPT(**checkpoint["model_args"], rngs=nnx.Rngs(0)), nnx.Param)
 matching = interop.Matching(start, model)
 print(*str(matching).splitlines()[:4], sep="\n")
 params = interop.weights_from_torch(model, start, matching=matching)
