@@ -6,17 +6,18 @@ PYTHON_NEWEST ?= $(call find,3.12)
 WHEEL_PYTHONS ?= $(or $(call find,3.11),python3.11) $(or $(call find,3.12),python3.12) $(or $(call find,3.13),python3.13)
 VENV := .venv
 NEWEST := .venv-newest
+ROADS := .venv-roads
 ACCELERATORS := .venv-accelerators
 ACCELERATORS_NEWEST := .venv-accelerators-newest
 JOBS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 
-.PHONY: parity test bench docs lint exhaustive newest accelerators wheels clean
+.PHONY: parity test bench docs lint exhaustive newest roads accelerators wheels clean
 
 parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
 
-test: $(VENV)/.installed lint  ## what CI runs first; then it runs `make accelerators`
+test: $(VENV)/.installed lint  ## what CI runs first; then `make roads` and `make accelerators`
 	$(PYTEST)
 
 bench: $(VENV)/.installed  ## what a step costs, against optax and torch.optim; `python -m benchmarks --help`
@@ -39,6 +40,9 @@ newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed ha
 	$(NEWEST)/bin/optparity golden check
 	$(NEWEST)/bin/python -m pytest parity_tests/parity/test_canaries.py -k "not torch"
 
+roads: $(ROADS)/.installed  ## checkpoints of transformers and lightning, which only this environment has
+	$(ROADS)/bin/python -m pytest parity_tests/roads --roads
+
 accelerators: $(ACCELERATORS)/.installed $(ACCELERATORS_NEWEST)/.installed  ## what XLA makes of the rules for GPUs and TPUs; none is needed
 	$(ACCELERATORS)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadscope
 	$(ACCELERATORS_NEWEST)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadscope -m every_jax
@@ -57,6 +61,11 @@ $(NEWEST)/.installed: pyproject.toml constraints.txt
 	$(NEWEST)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli]' pytest
 	touch $@
 
+$(ROADS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ROADS)
+	$(ROADS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,train,convert,roads]' pytest
+	touch $@
+
 $(ACCELERATORS)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ACCELERATORS)
 	$(ACCELERATORS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[cli,accelerators]' pytest pytest-xdist
@@ -69,4 +78,4 @@ $(ACCELERATORS_NEWEST)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(ACCELERATORS) $(ACCELERATORS_NEWEST) out
+	rm -rf $(VENV) $(NEWEST) $(ROADS) $(ACCELERATORS) $(ACCELERATORS_NEWEST) out

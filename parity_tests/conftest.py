@@ -1,6 +1,6 @@
 """Strict settings for every test: eight devices, no silent promotion of ranks or dtypes.
 
-`--exhaustive` runs the whole products; `--accelerators` what compiles for GPUs and TPUs.
+`--exhaustive` runs the whole products; `--accelerators` what compiles for GPUs and TPUs; `--roads` what trains with other frameworks.
 """
 
 import os
@@ -14,7 +14,7 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-OPTIONS = ("exhaustive", "accelerators")
+OPTIONS = ("exhaustive", "accelerators", "roads")
 
 
 def pytest_addoption(parser):

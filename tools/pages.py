@@ -43,12 +43,20 @@ def reference(package: str) -> str:
 
 
 MEASURED = {"small_leaves": performance.small_leaves, "by_size": performance.by_size}
+ROADS = {
+    "nanogpt": ("nanogpt", "flax_gpt"),
+    "hugging_face": ("hugging_face",),
+    "lightning": ("lightning_module",),
+    "flax_nnx": ("flax_nnx",),
+    "linen": ("linen",),
+}
 PACKAGES = ("optparity", "jaxopt_impl", "torch_ref", "optparity.interop", "optparity.accounting")
 BLOCKS = {
     "README.md": {"optimizers": optimizers},
     "docs/optax.md": {"optimizers": optimizers},
     "docs/packing.md": {name: lambda make=make: make(performance.load()) for name, make in MEASURED.items()},
     "docs/moving_a_run.md": {name: functools.partial(script, name) for name in ("move_to_jax", "move_to_torch")},
+    **{f"docs/roads/{page}.md": {name: functools.partial(script, f"roads/{name}") for name in names} for page, names in ROADS.items()},
     **{f"docs/reference/{package.rpartition('.')[2]}.md": {"reference": functools.partial(reference, package)} for package in PACKAGES},
 }
 

@@ -19,7 +19,7 @@ from ..registry import OPTIMIZERS
 from . import inner_states
 from .leaves import Leaves
 from .optax_parts import Names, Own, found_in, owners
-from .variables import pure
+from .variables import pure, refilled
 from .wrappers import HYPERPARAMETERS, Part, check_counts, children, replaced
 
 
@@ -192,7 +192,7 @@ def to_optax(name: Names, state: Any, optax_state: Any, *, learning_rate: float 
         for part in own.around:
             if part.kind != HYPERPARAMETERS:
                 new[part.path] = lambda node, count=ours.fields["step"]: jnp.asarray(count, jnp.result_type(node))
-    return replaced(pure(optax_state), new)
+    return refilled(optax_state, replaced(pure(optax_state), new))
 
 
 def _ours(state: Any, places: Sequence[Own]) -> list[Part]:

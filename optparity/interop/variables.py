@@ -10,6 +10,11 @@ def pure(tree: Any) -> Any:
     return jax.tree.map(lambda node: node.get_value() if is_variable(node) else node, tree, is_leaf=is_variable)
 
 
+def refilled(tree: Any, values: Any) -> Any:
+    """A tree with NNX's variables where it has them, of the values that `pure` would find."""
+    return jax.tree.structure(tree).unflatten(jax.tree.leaves(values))
+
+
 def is_variable(node: Any) -> bool:
     """Whether a node is a variable of NNX, or the state of one."""
     return any(kind.__module__.startswith("flax.nnx") and kind.__name__ in ("Variable", "VariableState") for kind in type(node).__mro__)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._arrays import check_alike
 from .inner_states import OURS, inside, leaves_of
 from .leaves import Leaves
-from .variables import pure
+from .variables import pure, refilled
 from .wrappers import COUNT, SCHEDULE, Part, check_counts, fields_of, replaced
 
 
@@ -40,7 +40,7 @@ def wrapped(state: Any, like: Any) -> Any:
         for part in target:
             if part.kind in (COUNT, SCHEDULE) and part.concerns(place):
                 new[part.path] = functools.partial(_counted, own)
-    return replaced(pure(like), new)
+    return refilled(like, replaced(pure(like), new))
 
 
 def _paired(places: Sequence[Part], states: Sequence[Part]) -> list[Part]:

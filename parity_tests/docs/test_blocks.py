@@ -22,7 +22,7 @@ from optparity.cli import main
 from tools.pages import ROOT
 from tools.prose import pages
 
-EXAMPLES = {path.read_text() for path in (ROOT / "examples").glob("*.py")}  # test_docs.py runs them
+EXAMPLES = {path.read_text() for path in (ROOT / "examples").rglob("*.py")}  # test_docs.py and test_roads.py run them
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 TARGETS = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

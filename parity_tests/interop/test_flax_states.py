@@ -201,3 +201,19 @@ def test_targets_that_do_not_fit_are_refused_and_left_as_they_are():
     linen = TrainState.create(apply_fn=None, params=PARAMS, tx=tx).replace(step=3)
     with pytest.raises(ValueError, match=r"^to_torch_state_dict: the count at step stands at 3, the state at opt_state at step 0\."):
         interop.to_torch_state_dict(linen, described(PARAMS, ("adam", {"learning_rate": RATE})))
+
+
+@pytest.mark.usefixtures("as_users_have_it")
+@pytest.mark.parametrize("around", [around for around in AROUND if around != "inject"])
+def test_a_state_of_nnx_variables_stays_one(around):
+    """Params of NNX are trees of variables: a state with arrays in their places is refused by the next update."""
+    params = nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.Param)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    stock, here = (AROUND[around](adam) for adam in (optax.adam(RATE), jaxopt_impl.adam(RATE)))
+    state = stock.update(gradients, stock.init(params), params)[1]
+    found = interop.from_optax("adam", state, params)
+    filled, returned = interop.wrapped(found, here.init(params)), interop.to_optax("adam", found, stock.init(params))
+    assert jax.tree.structure(filled) == jax.tree.structure(here.init(params))
+    assert jax.tree.structure(returned) == jax.tree.structure(state)
+    same(returned, state)
+    here.update(gradients, filled, params)
