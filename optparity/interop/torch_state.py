@@ -42,7 +42,8 @@ def describe(
         labels: with several groups, the tree of labels.
         matching: of these and the torch model's parameters, in whose order the groups are; else it is made here.
         names, layouts: as in `Matching`; an index in `names` is a place in the order of the torch model's parameters.
-        parameters: the names of the torch model's parameters, in its order.
+        parameters: the names of the torch model's parameters, in its order. Without these, and without names, it is the order of the
+            leaves, if no two have one shape.
     Raises: ValueError or TypeError for an unknown optimizer, for arguments that it does not take, or torch has no place for, and where the
         order of torch's parameters is not known.
     """
@@ -68,12 +69,18 @@ def describe(
 
 
 def _of_a_new_model(leaves: Leaves, names: Names | None, parameters: Sequence[str] | None, layouts: Layouts | None) -> Matching:
-    """A matching with parameters of which only the order is known, by names or by indices."""
-    if names is None and parameters is None and len(leaves.paths) > 1:
-        raise ValueError(
-            "describe: the order of torch's parameters is not known; matching=Matching(params, model), parameters=, or names= with indices "
-            "is needed."
-        )
+    """A matching with parameters of which only the order is known: by names, by indices, or by shapes that are all different.
+
+    Then a torch model of another order is seen: no moment has the shape of another parameter.
+    """
+    if names is None and parameters is None:
+        shapes = [tuple(sorted(np.shape(leaf))) for leaf in leaves.by_path.values()]
+        if len(set(shapes)) < len(shapes):
+            raise ValueError(
+                "describe: the order of torch's parameters is not known, and leaves have one shape; matching=Matching(params, model), "
+                "parameters=, or names= with indices is needed."
+            )
+        names = {path: place for place, path in enumerate(leaves.paths)}
     count = len(leaves.paths) if parameters is None else len(parameters)
     theirs = [Parameter(place, None if parameters is None else parameters[place]) for place in range(count)]
     return Matching.of_parameters(leaves, theirs, names, layouts)
@@ -141,12 +148,11 @@ def _described(pair: Any) -> tuple[str, dict[str, Any]]:
     return name, {**arguments, "learning_rate": as_number("describe", arguments["learning_rate"])}
 
 
-def _record(state: Any, group: Group) -> Record:
+def _record(state: Mapping[str, Any], group: Group) -> Record:
     """A group's transform state as torch would have it, in memory of its own."""
     fields = torch_classes.fields(torch_classes.transform(group.optimizer, group.options, f"group {group.label}"))
     own: list[dict[str, np.ndarray]] = [{} for _ in group.indices]
-    for field in _fields_of(state):
-        value = _get(state, field)
+    for field, value in state.items():
         if field == "step" or (value is None and field not in fields):
             continue
         there = Leaves(value).by_path
@@ -156,9 +162,9 @@ def _record(state: Any, group: Group) -> Record:
         for position, array in _in_torch(group, field, there).items():
             own[position][field] = array
     for field in ("step", *fields):
-        if field not in _fields_of(state):
-            raise ValueError(f"{group.optimizer}: the state has no {field}; it has {', '.join(_fields_of(state))}.")
-    return Record(group, _step(group, _get(state, "step")), own)
+        if field not in state:
+            raise ValueError(f"{group.optimizer}: the state has no {field}; it has {', '.join(state)}.")
+    return Record(group, _step(group, state["step"]), own)
 
 
 def _step(group: Group, step: Any) -> int:
@@ -198,14 +204,3 @@ def _stock(group: Group) -> Group:
             f"{group.optimizer}: state of halves in {group.accumulator_dtype} does not carry over to torch.optim, which rounds it."
         )
     return replace(group, options={key: value for key, value in group.options.items() if key not in entry.extra_keys})
-
-
-def _fields_of(state: Any) -> Sequence[str]:
-    return list(state) if isinstance(state, Mapping) else getattr(state, "_fields", ())
-
-
-def _get(state: Any, key: Any) -> Any:
-    try:
-        return state[key] if isinstance(state, Mapping) else getattr(state, key)
-    except (KeyError, AttributeError):
-        raise ValueError(f"to_torch_state_dict: the state of an optax.partition has {key!r} here; got {type(state).__name__}.") from None

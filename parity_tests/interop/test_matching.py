@@ -275,8 +275,10 @@ def test_a_matching_is_of_its_leaves():
 
 def test_the_order_of_torchs_parameters_is_not_made_up():
     params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
-    with pytest.raises(ValueError, match=r"^describe: the order of torch's parameters is not known; matching=Matching\(params, model\)"):
+    with pytest.raises(ValueError, match=r"^describe: the order of torch's parameters is not known, and leaves have one shape; matching="):
         interop.describe(params, ("adam", {"learning_rate": 0.1}))
+    (group,) = interop.describe({"a": jnp.zeros(2), "b": jnp.zeros(3)}, ("adam", {"learning_rate": 0.1}))
+    assert [leaf.path for leaf in group.leaves] == ["a", "b"]
     model = nn.ParameterDict({"b": torch.ones(2), "a": torch.ones(2)})
     (group,) = interop.describe(params, ("adam", {"learning_rate": 0.1}), matching=interop.Matching(params, model))
     assert [leaf.path for leaf in group.leaves] == [name for name, _ in model.named_parameters()]
