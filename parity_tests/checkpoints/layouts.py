@@ -156,6 +156,7 @@ def lightning(**changes: Any) -> dict[str, Any]:
 SCHEDULER = {"base_lrs": [1e-3], "last_epoch": 3, "_last_lr": [2e-4], "lr_lambdas": [None]}
 DECAYED, REST = [[name for name, shape in REPEATED.items() if (len(shape) > 1) == matrix] for matrix in (True, False)]
 TRAINER = adamw(groups=[DECAYED, REST])  # as Hugging Face's Trainer groups them
+TRAINER["param_groups"][1]["weight_decay"] = 0.0
 PLAIN, NAMED = adamw(), adamw(named=True)
 LAYERS = [[name for name in REPEATED if name.startswith(layer)] for layer in ("embed", *(f"layers.{i}." for i in range(12)), "head")]
 
