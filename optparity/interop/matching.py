@@ -270,7 +270,7 @@ class Matching:
             raise ValueError(self._no_layout(path, origin, possible))
         if len(fitting) > 1 and sum(size > 1 for size in inner) > 1:
             raise ValueError(self._two_layouts(path, origin, fitting))
-        if path not in {*self._layouts, *self._values} and is_flipped(fitting[0], inner):
+        if path not in self._layouts and is_flipped(fitting[0], inner):
             raise ValueError(
                 f"layouts: leaf {path} {shape} may be {origin.renamed(self._title)} as a transposed convolution only, whose kernel Flax "
                 "flips: no layout does; give layouts where it is not flipped."

@@ -106,10 +106,10 @@ def cases(draw) -> Case:
     mapping, state_dict = model.parameters, model.module.state_dict()
     shuffled = dict(draw(st.permutations(list(mapping.items()))))
     weights = draw(st.sampled_from([None, None, model.module, model.module, mapping, shuffled, state_dict]))
-    names = {leaf.path: leaf.source() for leaf in model.leaves} if draw(st.integers(0, 9)) < (9 if model.cut else 2) else None
+    names = {leaf.path: leaf.source() for leaf in model.leaves} if draw(st.integers(0, 9)) < (9 if model.cut else 1) else None
     known = {leaf.path: leaf.layout for leaf in model.leaves if not leaf.flipped}
     some = {path: layout for path, layout in known.items() if draw(st.booleans())}
-    layouts = draw(st.sampled_from([known, known, some, None] if model.cut else [known, some, None, None]))
+    layouts = draw(st.sampled_from([known, known, some, None]))
     return Case(model, draw(runs(model)), weights, draw(st.sampled_from(SOURCES)), names, layouts, draw(st.integers(0, 9)) < 8)
 
 
