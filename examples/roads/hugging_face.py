@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 from flax_gpt import GPT
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
 
 from optparity import interop
 
@@ -30,6 +30,7 @@ def trainer_of(model):  # 100 steps, a checkpoint after 50
 
 
 # What the Trainer does
+set_seed(0)
 sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32}
 no_dropout = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
 config = GPT2Config(vocab_size=64, n_positions=16, bos_token_id=0, eos_token_id=0, **sizes, **no_dropout)
