@@ -29,7 +29,7 @@ for step in range(100):
 print(f"step  99 in PyTorch: loss {loss.item():.6f}")
 
 
-# The same model in Flax: kernels are (in, out), where torch's weights are (out, in)
+# The same model in Flax, with other names
 class Model(nnx.Module):
     def __init__(self, rngs):
         self.first, self.last = nnx.Linear(8, 64, rngs=rngs), nnx.Linear(64, 1, rngs=rngs)
@@ -42,14 +42,11 @@ def name(path):  # "first.kernel" -> "0.weight"
     return path.replace("first", "0").replace("last", "2").replace("kernel", "weight")
 
 
-def layout(path):
-    return (1, 0) if path.endswith("kernel") else None
-
-
 graph, start = nnx.split(Model(nnx.Rngs(0)), nnx.Param)
-weights = dict(model.named_parameters())
-params = interop.weights_from_torch(weights, start, names=name, layouts=layout)
-tx, state, groups = interop.from_torch(optimizer, params, names=name, layouts=layout, parameters=list(weights))
+matching = interop.Matching(start, model, names=name)
+print(matching)
+params = interop.weights_from_torch(model, start, matching=matching)
+tx, state, groups = interop.from_torch(optimizer, params, matching=matching)
 
 
 @jax.jit

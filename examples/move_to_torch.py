@@ -43,7 +43,7 @@ for step in range(100):
     params, state, loss = train_step(params, state, *batch(step))
 print(f"step  99 in JAX: loss {loss:.6f}")
 
-# The same model in PyTorch: weights are (out, in), where Flax's kernels are (in, out)
+# The same model in PyTorch, with other names
 model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Tanh(), torch.nn.Linear(64, 1))
 
 
@@ -51,18 +51,14 @@ def name(path):  # "first.kernel" -> "0.weight"
     return path.replace("first", "0").replace("last", "2").replace("kernel", "weight")
 
 
-def layout(path):
-    return (1, 0) if path.endswith("kernel") else None
-
-
-order = [name for name, _ in model.named_parameters()]
-model.load_state_dict(interop.weights_to_torch(params, names=name, layouts=layout))
-groups = interop.describe(params, ("adamw", {"learning_rate": 1e-2}), names=name, layouts=layout, parameters=order)
+matching = interop.Matching(params, model, names=name)
+model.load_state_dict(interop.weights_to_torch(params, matching=matching))
+groups = interop.describe(params, ("adamw", {"learning_rate": 1e-2}), matching=matching)
 optimizer = torch_ref.AdamW(model.parameters())  # torch.optim.AdamW loads it as well
 optimizer.load_state_dict(interop.to_torch_state_dict(state, groups))
 
 # and on from step 100
-again = interop.from_torch(optimizer, params, names=name, layouts=layout, parameters=order).state
+again = interop.from_torch(optimizer, params, matching=matching).state
 for step in range(100, 200):
     x, y = map(torch.from_numpy, batch(step))
     optimizer.zero_grad()
