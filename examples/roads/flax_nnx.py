@@ -53,7 +53,7 @@ flattened = [interop.Reshape((2, 128), (2, 8, 4, 4)), (2, 3, 1, 0), interop.Resh
 model = Model(nnx.Rngs(0))
 params, statistics = nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
 matching = interop.Matching(params, net, layouts={"out.kernel": flattened})
-print(*str(matching).splitlines()[1:3], sep="\n")
+print("found for conv.kernel: axes", matching.pairs["conv.kernel"].layout)
 running = {name: buffer for name, buffer in net.named_buffers() if buffer.is_floating_point()}
 nnx.update(model, interop.weights_from_torch(net, params, matching=matching), interop.weights_from_torch(running, statistics))
 
