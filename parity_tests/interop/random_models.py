@@ -110,7 +110,7 @@ class Model:
         shape, count = self._shape(leaf), len(meant.axes)
         if leaf.path in layouts:
             return meant._replace(path=leaf.path, axes=layouts[leaf.path] or tuple(range(count)), flipped=False)
-        for axes in (meant.axes, tuple(range(count)), (*range(2, count), 1, 0)):
+        for axes in (meant.axes, tuple(range(count)), (*range(2, count), *((1, 0)[-count:]))):
             if self._shape(meant._replace(axes=axes)) == shape:
                 return meant._replace(path=leaf.path, axes=axes, flipped=meant.flipped and axes == meant.axes)
         return meant._replace(path=leaf.path)
