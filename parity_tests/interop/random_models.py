@@ -96,20 +96,24 @@ class Model:
     def parameters(self) -> dict[str, nn.Parameter]:
         return dict(self.module.named_parameters())
 
-    def by_names(self) -> "tuple[Leaf, ...] | None":
-        """The leaves as their names have them, where these mean the names of all parameters."""
+    def by_names(self, layouts: Mapping[str, Any]) -> "tuple[Leaf, ...] | None":
+        """The leaves as their names have them, where these mean the names of all parameters, and as a caller's layouts have them."""
         here = dict(zip(_canonical([leaf.path for leaf in self.leaves]), self.leaves, strict=True))
         there = dict(zip(_canonical(list(self.parameters)), self.parameters, strict=True))
         if self.cut or len(here) < len(self.leaves) or here.keys() != there.keys():
             return None
         own = {leaf.pieces[0][0]: leaf for leaf in self.leaves}
-        return tuple(self._named(leaf, own[there[name]]) for name, leaf in here.items())
+        return tuple(self._named(leaf, own[there[name]], layouts) for name, leaf in here.items())
 
-    def _named(self, leaf: Leaf, meant: Leaf) -> Leaf:
-        """A leaf as the one whose name it has. Where that one's axes do not fit its shape, but the parameter does as it is, it is that."""
-        shape, theirs = self._shape(leaf), self.parameters[meant.pieces[0][0]].shape
-        as_it_is = self._shape(meant) != shape == tuple(theirs)
-        return meant._replace(path=leaf.path, **({"axes": tuple(range(len(shape))), "flipped": False} if as_it_is else {}))
+    def _named(self, leaf: Leaf, meant: Leaf, layouts: Mapping[str, Any]) -> Leaf:
+        """A leaf as the one whose name it has. Where that one's axes do not fit its shape, others may."""
+        shape, count = self._shape(leaf), len(meant.axes)
+        if leaf.path in layouts:
+            return meant._replace(path=leaf.path, axes=layouts[leaf.path] or tuple(range(count)), flipped=False)
+        for axes in (meant.axes, tuple(range(count)), (*range(2, count), *((1, 0)[-count:]))):
+            if self._shape(meant._replace(axes=axes)) == shape:
+                return meant._replace(path=leaf.path, axes=axes, flipped=meant.flipped and axes == meant.axes)
+        return meant._replace(path=leaf.path)
 
     def _shape(self, leaf: Leaf) -> tuple[int, ...]:
         return tuple(self.parameters[leaf.pieces[0][0]].shape[axis] for axis in leaf.axes)

@@ -157,7 +157,7 @@ def carried(case: Case) -> None:
     arrays = {name: parameter.detach().numpy() for name, parameter in model.parameters.items()}
     given_names = case.source in ("live", "a live copy", "named", "parameters")
     named = case.names is None and (case.weights is not None or given_names)
-    truth = (model.by_names() if named else None) or model.leaves
+    truth = (model.by_names(case.layouts or {}) if named else None) or model.leaves
     params, matching = tree({leaf.path: leaf.value(arrays) for leaf in model.leaves}), None
     if case.weights is not None:
         start = jax.tree.map(jnp.zeros_like, params)
@@ -171,6 +171,9 @@ def carried(case: Case) -> None:
     given, arguments = source(case)
     imported = interop.from_torch(given, params, matching=matching, missing=missing, **told, **arguments)
     rightly_there(imported, run, truth)
+    if "live" in case.source:  # whose values are compared, unless they are zeros or ones alone
+        told_apart = {path: value for path, value in Leaves(params).by_path.items() if not (value == 0).all() and not (value == 1).all()}
+        same(told_apart, {leaf.path: leaf.value(arrays) for leaf in truth if leaf.path in told_apart})
     back = interop.to_torch_state_dict(imported.state, imported.groups)
     state_dicts_same(back["param_groups"], given.state_dict()["param_groups"] if hasattr(given, "state_dict") else given["param_groups"])
     state = run.optimizer.state_dict()["state"]
