@@ -21,6 +21,7 @@ from .learning_rates import as_number, for_each
 from .leaves import Leaves
 from .matching import CARRY_FIRST, Layouts, Matching, Names, Pair, same_bits, telling
 from .parameters import Parameter
+from .places import places
 from .sources import gathered
 from .weights import placed, used
 
@@ -161,7 +162,7 @@ def _matched(
         if any(parameter.tensor is not None for parameter in theirs):
             values = {path: value for path, leaf in leaves.by_path.items() if (value := telling(leaf)) is not None}
         return Matching.of_parameters(leaves, theirs, names, layouts, values).pairs
-    place_of = {place: own for own, place in enumerate(matching.places(theirs))}
+    place_of = {place: own for own, place in enumerate(places(theirs, matching.parameters))}
     return {path: pair._replace(source=pair.source.renamed(place_of.__getitem__)) for path, pair in matching.pairs.items()}
 
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import naming
+from .assignment import UndecidedError, only_assignment
 from .layouts import AS_IN_TORCH, Layout, apply, inverse, is_flipped, of_a_kernel, shape_after
 from .leaves import Leaves
-from .parameters import Parameter, of_weights
+from .parameters import Parameter, few, of_weights
 from .sources import Part, Source, Stacked, check_whole, gathered_shape, source
 
 Names = Mapping[str, Any] | Callable[[str], Any]
@@ -134,38 +135,24 @@ class Matching:
         """Why there is no parameter for each leaf, by name where names tell."""
         paths, names = self.leaves.paths, [str(parameter) for parameter in self.parameters]
         return (
-            f"names: {len(paths)} leaves but {len(names)} parameters in torch; each leaf is one parameter. Leaves: {_few(paths)}. "
-            f"In torch: {_few(names)}."
+            f"names: {len(paths)} leaves but {len(names)} parameters in torch; each leaf is one parameter. Leaves: {few(paths)}. "
+            f"In torch: {few(names)}."
         )
 
     def _by_fit(self) -> dict[str, tuple[Source, str]]:
-        """The only assignment that shapes allow, and values where they are known.
-
-        It is the only one exactly if one can go on finding a leaf or a parameter that has but one candidate left.
-        """
+        """The only assignment that shapes allow, and values where they are known."""
         alike: dict[tuple, list[Parameter]] = {}
         for parameter in self.parameters:
             for look in self._looks(parameter):
                 alike.setdefault(look, []).append(parameter)
-        here = {path: set(self._candidates(path, alike)) for path in self.leaves.paths}
-        there: dict[int, set[str]] = {parameter.place: set() for parameter in self.parameters}
-        for path, places in here.items():
+        candidates = {path: set(self._candidates(path, alike)) for path in self.leaves.paths}
+        for path, places in candidates.items():
             if not places:
                 raise ValueError(self._no_candidate(path))
-            for place in places:
-                there[place].add(path)
-        found: dict[str, int] = {}
-        while here:
-            sure = next(((path, *places) for path, places in here.items() if len(places) == 1), None)
-            sure = sure or next(((*paths, place) for place, paths in there.items() if len(paths) == 1), None)
-            if sure is None:
-                raise ValueError(self._undecided(here))
-            path, place = sure
-            found[path] = place
-            for other in here.pop(path):
-                there[other].discard(path)
-            for other in there.pop(place):
-                here[other].discard(place)
+        try:
+            found = only_assignment(candidates)
+        except UndecidedError as error:
+            raise ValueError(self._undecided(error.left)) from None
         way = "value" if self._values else "shape"
         for path, place in found.items():
             if any(parameter.name == path for parameter in self.parameters) and self.parameters[place].name != path:
@@ -194,7 +181,7 @@ class Matching:
                 yield parameter.place
 
     def _no_candidate(self, path: str) -> str:
-        shown = _few([f"{parameter} {parameter.shape}" for parameter in self.parameters])
+        shown = few([f"{parameter} {parameter.shape}" for parameter in self.parameters])
         if path in self._values and self._has_shape(path):
             return f"from_torch: leaf {path} has the value of no parameter in torch: {shown}; {CARRY_FIRST}"
         layout = f" in layout {self._layouts[path]}" if self._layouts.get(path) else ""
@@ -220,9 +207,9 @@ class Matching:
         if not places:
             others = [each for each in self.leaves.paths if each != path and self._shape(each) == self._shape(path)]
             return (
-                f"names: leaf {path} {self._shape(path)} is left without a parameter in torch: all of its shape are leaves {_few(others)}."
+                f"names: leaf {path} {self._shape(path)} is left without a parameter in torch: all of its shape are leaves {few(others)}."
             )
-        candidates = _few([str(self.parameters[place]) for place in sorted(places)])
+        candidates = few([str(self.parameters[place]) for place in sorted(places)])
         return (
             f"names: leaf {path} {self._shape(path)} may be any of {candidates}: its shape does not tell, and no names do; "
             "names or parameters= is needed."
@@ -320,58 +307,11 @@ class Matching:
         for parameter in self.parameters:
             held = holders.get(parameter.place, [])
             if not held:
-                raise ValueError(f"names: {parameter} in torch is no leaf; {len(self.leaves.paths)} leaves are {_few(self.leaves.paths)}.")
+                raise ValueError(f"names: {parameter} in torch is no leaf; {len(self.leaves.paths)} leaves are {few(self.leaves.paths)}.")
             if len(held) > 1 and any(part.whole for _, part in held):
                 raise ValueError(f"names: leaves {held[0][0]} and {held[1][0]} are both {parameter}.")
             if not held[0][1].whole:
                 check_whole([part._replace(name=self._title(part.name)) for _, part in held], parameter.shape)
-
-    # In another order
-
-    def places(self, parameters: Sequence[Parameter]) -> list[int]:
-        """Which of these parameters each of an optimizer's is: by name, by its memory, or by shape.
-
-        Raises: ValueError where none of these tells.
-        """
-        if len(parameters) != len(self.parameters):
-            raise ValueError(f"matching: the optimizer has {len(parameters)} parameters, the matching {len(self.parameters)}.")
-        places_at: dict[tuple, set[int]] = {}
-        for each in self.parameters:
-            for where in each.whereabouts:
-                places_at.setdefault(where, set()).add(each.place)
-        by_memory = [sorted({place for where in each.whereabouts for place in places_at.get(where, ())}) for each in parameters]
-        alive = sorted(place for places in by_memory for place in places) == list(range(len(parameters)))
-        names, own = [each.name for each in parameters], [each.name for each in self.parameters]
-        if None not in (*names, *own):
-            found = naming.matched([str(name) for name in names], [str(name) for name in own])
-            if not found:
-                raise ValueError(f"matching: the optimizer's parameters are {_few(names)}; those of the matching are {_few(own)}.")
-            by_name = [own.index(found[0][str(name)]) for name in names]
-            if alive and by_name != [place for (place,) in by_memory]:
-                wrong = next(i for i, place in enumerate(by_name) if [place] != by_memory[i])
-                raise ValueError(f"parameters: {parameters[wrong]} was given, but the optimizer's is {self._title(by_memory[wrong][0])}.")
-            return by_name
-        if alive:
-            return [place for (place,) in by_memory]
-        return self._places_by_shape(parameters)
-
-    def _places_by_shape(self, parameters: Sequence[Parameter]) -> list[int]:
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for own in self.parameters:
-            by_shape.setdefault(own.shape or (), []).append(own.place)
-        places = []
-        for each in parameters:
-            fitting = by_shape.get(each.shape, []) if each.shape is not None else list(range(len(self.parameters)))
-            if len(fitting) != 1:
-                candidates = _few([str(self.parameters[place]) for place in fitting]) or "none"
-                raise ValueError(
-                    f"matching: {each} of the optimizer {each.shape or ''} may be any of {candidates}: its shape does not tell; give the "
-                    "live optimizer of this model, or parameters= in its order."
-                )
-            places.append(fitting[0])
-        if len(set(places)) < len(places):
-            raise ValueError("matching: two parameters of the optimizer have the shape of one of the matching.")
-        return places
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -392,9 +332,3 @@ def telling(value: Any) -> np.ndarray | None:
         return None
     array = np.asarray(value)
     return None if (array == 0).all() or (array == 1).all() else array
-
-
-def _few(names: Sequence[Any]) -> str:
-    """Some of them, for a message."""
-    shown = [str(name) for name in names]
-    return ", ".join(shown if len(shown) <= 12 else [*shown[:10], "...", shown[-1]])

@@ -1,6 +1,6 @@
 """What is known of a parameter in torch: from a model, a mapping of weights, or an optimizer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,3 +75,9 @@ def _memory(tensor: Any) -> tuple | None:
     if not hasattr(tensor, "data_ptr") or getattr(tensor, "is_meta", False) or not tensor.numel():
         return None
     return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), str(tensor.dtype)
+
+
+def few(names: Sequence[Any]) -> str:
+    """Some names or parameters, for a message."""
+    shown = [str(name) for name in names]
+    return ", ".join(shown if len(shown) <= 12 else [*shown[:10], "...", shown[-1]])
