@@ -69,8 +69,9 @@ def from_torch(
         learning_rate: a number or schedule in the place of the groups' `lr`, or a list with one for each group. A scheduler of torch is
             code and does not carry over: without this, the learning rate stays what it is now.
         momentum: the momentum, or Adam's first beta, from now on. Needed where a group shows that a scheduler moves it, as OneCycleLR does.
-        missing: paths of the leaves that start as new although others have state; in JAX they have the step of their group. Refused of SGD
-            with dampening after the first step: torch does not dampen the first buffer, and the leaf would take the later rule.
+        missing: what starts as new although others have state, by the path of a leaf or torch's name of the parameter; in JAX it has the
+            step of its group. Refused of SGD with dampening after the first step: torch does not dampen the first buffer, and the leaf
+            would take the later rule.
     Returns: `tx`, its `state`, and `groups`. `tx` is an `optax.partition` where there are several groups, and where the parameters of a
         group have taken different numbers of steps: then each number has a part of its own. RMSprop, and Adagrad without `lr_decay`, do
         not use the step and stay whole.
@@ -91,9 +92,8 @@ def from_torch(
     theirs = _parameters(optimizer_or_state_dict, state_dict, groups, parameters)
     pairs = _matched(theirs, leaves, used(matching, leaves, names=names, layouts=layouts), names, layouts)
     indices = [index for group in groups for index in group.indices]
-    absent = leaves.given(dict.fromkeys(missing), "missing")
-    absent_indices = {indices[part.name] for path in absent for part in pairs[path].source.parts}
-    records = torch_groups.read(state_dict, groups, step=step, scheduled=any(map(callable, rates)), missing=absent_indices)
+    absent = {indices[place] for named in missing for place in _places_of(named, pairs, theirs, leaves)}
+    records = torch_groups.read(state_dict, groups, step=step, scheduled=any(map(callable, rates)), missing=absent)
     parts = [_part(own, rate, accumulator, leaves) for own, rate in _with_leaves(zip(records, rates, strict=True), pairs, indices, leaves)]
     if not isinstance(optimizer_or_state_dict, Mapping):
         _check_values([part.group for part in parts], dict(zip(indices, theirs, strict=True)), leaves)
@@ -102,6 +102,20 @@ def from_torch(
         if said := torch_groups.stopped(record.group, record.step):
             warnings.warn(said, stacklevel=2)
     return _joined(parts, params, leaves)
+
+
+def _places_of(named: str, pairs: Mapping[str, Pair], theirs: Sequence[Parameter], leaves: Leaves) -> set[int]:
+    """The parameters of a leaf, by its path or by the name that a parameter has in torch.
+
+    Raises: ValueError where there is none, or it is the path of one and the name of another.
+    """
+    by_name = {parameter.place for parameter in theirs if named in (parameter.name, str(parameter))}
+    if by_name and named not in leaves.by_path:
+        return by_name
+    by_path = {part.name for path in leaves.given({named: None}, "missing") for part in pairs[path].source.parts}
+    if by_name and not by_name <= by_path:
+        raise ValueError(f"missing: {named} is the path of one leaf and the name of another's parameter; give the other's path or name.")
+    return by_path
 
 
 def _say_schedulers(groups: Sequence[Group], rates: Sequence[Any]) -> None:
