@@ -45,8 +45,8 @@ class Matching:
         names: path of a leaf -> where it comes from, as a mapping or a function: a name, an index in torch's order, a `Part` of a
             parameter, or several `Stacked`. Paths have dots ("hidden.kernel") or are JAX's own ("['hidden']['kernel']").
         layouts: path of a leaf -> what its torch weight went through to become it: axes as (1, 0), a `Reshape`, or several of these. A
-            `kernel` of Flax is found without, where its shape or the torch module tells. A `weight`, `scale` or `embedding`, or a leaf under its
-            own name in torch, is as it is there. Another is found where its shape tells.
+            `kernel` of Flax is found without, where its shape or the torch module tells. A `weight`, `scale` or `embedding`, or a leaf
+            under its own name in torch, is as it is there. Another is found where its shape tells.
     Raises: ValueError where names and shapes leave two answers, or none, with the candidates.
     Example:
         >>> import torch
