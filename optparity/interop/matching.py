@@ -46,7 +46,8 @@ class Matching:
         names: path of a leaf -> where it comes from, as a mapping or a function: a name, an index in torch's order, a `Part` of a
             parameter, or several `Stacked`. Paths have dots ("hidden.kernel") or are JAX's own ("['hidden']['kernel']").
         layouts: path of a leaf -> what its torch weight went through to become it: axes as (1, 0), a `Reshape`, or several of these. A
-            `kernel` of Flax is found without, where its shape or the torch module tells; any other leaf is as it is in torch.
+            `kernel` of Flax is found without, where its shape or the torch module tells. A `weight`, `scale` or `embedding`, or a leaf
+            under its own name in torch, is as it is there. Another is found where its shape tells.
     Raises: ValueError where names and shapes leave two answers, or none, with the candidates.
     Example:
         >>> import torch
@@ -70,6 +71,7 @@ class Matching:
     def _match(self, leaves: Leaves, parameters: Sequence[Parameter], names, layouts, values: Values) -> None:
         self.leaves, self.parameters = leaves, tuple(parameters)
         self._layouts, self._values = leaves.given(layouts, "layouts"), values
+        self._all_there = all(parameter.value is not None for parameter in parameters)
         origins = self._found() if names is None else {path: (origin, "given") for path, origin in self._given(names).items()}
         self._check_whole({path: origin for path, (origin, _) in origins.items()})
         self.pairs = {path: self._pair(path, *origins[path]) for path in leaves.paths}
@@ -168,7 +170,7 @@ class Matching:
     def _candidates(self, path: str, alike: Mapping[tuple, Sequence[Parameter]]) -> Iterator[int]:
         """The parameters that it could be; `alike` spares trying those that look otherwise."""
         value = self._values.get(path)
-        known = value is not None and all(parameter.value is not None for parameter in self.parameters)
+        known = value is not None and self._all_there
         array, layouts = value if value is not None and known else np.broadcast_to(np.False_, self._shape(path)), [None]
         layouts = [self._layouts[path]] if path in self._layouts else [*layouts, *of_a_kernel(array.ndim, ())]
         looks: set[tuple] = {(None, None)}
@@ -294,8 +296,8 @@ class Matching:
     def _two_layouts(self, path: str, origin: Source, fitting: Sequence[Layout]) -> str:
         ways = " or ".join("as it is" if layout is None else f"with axes {layout}" for layout in fitting)
         return (
-            f"layouts: leaf {path} {self._shape(path)} may be {origin.renamed(self._title)} {ways}: its shape does not tell; give layouts, "
-            "or the torch model as weights."
+            f"layouts: leaf {path} {self._shape(path)} may be {origin.renamed(self._title)} {ways}: its shape does not tell; give layouts"
+            f"{', or the torch model as weights' if path.endswith('kernel') else ''}."
         )
 
     def _check_whole(self, origins: Mapping[str, Source]) -> None:
