@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._arrays import is_tensor
+from ..interop import naming
 from ..interop.groups import Group
 
-WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # what DDP, compile and FSDP put into names
+WRAPPERS = ("module", *naming.WRAPPERS)  # what DDP, compile and FSDP put into names
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of torch's own modules
 IN_ORDER = Path("model")  # --names model
 SHOWN = 5
