@@ -246,21 +246,6 @@ def test_streams_that_are_closed_or_full(command, status, line):
     assert (run.returncode, run.stderr) == (status, line)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [("check", "sgd", "--json"), ("check", "sgd", "--plot"), ("golden", "write"), ("drift",), ("cost", "gpt2", "--json")],
-    ids=" ".join,
-)
-def test_a_file_that_cannot_be_replaced_is_refused_before_any_work(arguments, monkeypatch, capsys, tmp_path):
-    """A pipe; what is written to a device would be lost."""
-    for work in ("optparity.check.run", "optparity.parity.golden.write", "optparity.drift.measure", "optparity.accounting.show.tables"):
-        monkeypatch.setattr(work, fails(AssertionError("the work has begun")))
-    pipe = tmp_path / "pipe.png"
-    os.mkfifo(pipe)
-    one_line(*optparity(monkeypatch, capsys, *arguments, pipe), "pipe.png cannot be used: it is no regular file.")
-    assert pipe.is_fifo()
-
-
 @pytest.mark.parametrize("name", ["check", "cost"])
 def test_a_refusal_in_an_encoding_without_its_characters(name):
     run = subprocess_optparity(name, "é-∈.json", PYTHONIOENCODING="ascii:strict")
