@@ -11,14 +11,15 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point: whatever goes wrong, an import included, is said in one line."""
-    from ._errors import importing, prepare_streams, report
+    from ._errors import importing, interrupts_come_again, prepare_streams, report
 
     try:
         prepare_streams()
         with importing():
             from ._app import app
 
-        status = report(app(standalone_mode=False) or 0)
+        with interrupts_come_again():
+            status = report(app(standalone_mode=False) or 0)
     except BaseException as error:
         status = report(error)
     sys.exit(status)

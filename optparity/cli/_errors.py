@@ -1,13 +1,15 @@
 """How the command ends: whatever goes wrong is one line on standard error and an exit status. Standard library only."""
 
+import _thread
 import io
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141
@@ -40,6 +42,26 @@ def importing() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupts_come_again() -> Iterator[None]:
+    """Within it, a Ctrl-C that comes while the garbage collector calls something is not lost: it comes again a moment later."""
+    before = sys.unraisablehook
+
+    def again(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            timer = threading.Timer(0.01, _thread.interrupt_main)
+            timer.daemon = True
+            timer.start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _stop(*_: object) -> NoReturn:

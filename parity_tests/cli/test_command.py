@@ -246,6 +246,19 @@ def test_streams_that_are_closed_or_full(command, status, line):
     assert (run.returncode, run.stderr) == (status, line)
 
 
+def test_an_interrupt_that_the_garbage_collector_loses_comes_again():
+    class Lost:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def lose():
+        Lost()
+        time.sleep(10)
+
+    with _errors.interrupts_come_again(), pytest.raises(KeyboardInterrupt):
+        lose()
+
+
 @pytest.mark.parametrize("name", ["check", "cost"])
 def test_a_refusal_in_an_encoding_without_its_characters(name):
     run = subprocess_optparity(name, "é-∈.json", PYTHONIOENCODING="ascii:strict")

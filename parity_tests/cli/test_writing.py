@@ -117,3 +117,13 @@ def test_what_is_printed_to_is_not_replaced(tmp_path):
         run = subprocess.run(program, stdout=opened, stderr=subprocess.PIPE, text=True, check=False)
     assert (run.returncode, run.stderr) == (2, f"optparity: {out} cannot be written: it is the file that is printed to.\n")
     assert out.read_text() == ""
+
+
+@pytest.mark.parametrize("command", ["cost gpt2", "check sgd"])
+def test_a_picture_is_not_sent_through_a_pipe(monkeypatch, capsys, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    one_line(
+        *optparity(monkeypatch, capsys, *command.split(), "--plot", "pipe.png"), "--plot pipe.png cannot be written: it is no regular file."
+    )
+    assert Path("pipe.png").is_fifo()
