@@ -358,12 +358,16 @@ def _select(condition, a, b):
     return Rounded(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
 
 
-def unless_zero(number: Number, a: Rounded, b: Rounded) -> Rounded:
+def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) -> Rounded:
     """a; but b where a hyper-parameter is 0, so that one that only the run will tell switches a term off as a Python 0 does.
 
-    To compute with it would be no substitute: 0 times infinity is NaN, and the sum with a zero loses the sign of another.
+    To compute with it would be no substitute: 0 times infinity is NaN, and the sum with a zero loses the sign of another. What b costs to
+    compute is a function, which is not called where the number is known.
     """
-    return type(a)(_unless(number.is_zero(), a.x, b.x), a.fuses | b.fuses, a.dtype) if isinstance(number, Scalar) else a
+    if not isinstance(number, Scalar):
+        return a
+    b = b() if callable(b) else b
+    return type(a)(_unless(number.is_zero(), a.x, b.x), a.fuses | b.fuses, a.dtype)
 
 
 @jax.custom_jvp

@@ -15,7 +15,7 @@ KERNELS = sorted({entry.kernel for entry in OPTIMIZERS.values()})
 ALLOWED_CALLS = {"nx.sqrt", "nx.sign", "nx.where", "nx.unless_zero", "nx.maximum", "nx.power", "State", "h._replace"}
 ALLOWED_NODES = (
     *(ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.If, ast.Assign, ast.IfExp, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.And),
-    *(ast.Call, ast.keyword, ast.Tuple, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Constant),
+    *(ast.Call, ast.keyword, ast.Lambda, ast.Tuple, ast.Name, ast.Load, ast.Store, ast.Attribute, ast.Constant),
     *(ast.Not, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.Div),
 )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -80,9 +81,11 @@ def where(condition: bool, a: Number, b: Number) -> Number:
     return a if condition else b
 
 
-def unless_zero(number: Number, a: Rounded, b: Rounded) -> Rounded:
-    """a; but b where a hyper-parameter is 0. (Kernels test it before, so here it is a.)"""
-    return a if number else b
+def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) -> Rounded:
+    """a; but b, or what it returns, where a hyper-parameter is 0. (Kernels test it before, so here it is a.)"""
+    if number:
+        return a
+    return b() if callable(b) else b
 
 
 def maximum(a: Rounded, b: Rounded) -> Rounded:

@@ -44,7 +44,7 @@ def step(g, p, s, h):
     if not h.momentum:
         return -(h.lr * g / avg), State(v, None, a)
     b = h.momentum * s.momentum_buffer + g / avg
-    u = nx.unless_zero(h.momentum, -h.lr * b, -(h.lr * g / avg))
+    u = nx.unless_zero(h.momentum, -h.lr * b, lambda: -(h.lr * g / avg))
     return u, State(v, nx.unless_zero(h.momentum, b, s.momentum_buffer), a)
 
 
