@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .._arrays import is_tensor
 from ..interop import naming
-from ..interop.groups import Group
+from ..interop.groups import Group, shape_of_moments
 
 WRAPPERS = ("module", *naming.WRAPPERS)  # what DDP, compile and FSDP put into names
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # of torch's own modules
@@ -94,7 +93,7 @@ def named(
         return _of_the_model(groups, told, model)
     if model is not None and len(model) < len(indices):
         raise ValueError(f"the model has {len(model)} tensors, the optimizer {len(indices)} parameters.")
-    proved = None if model is None else _proved([_shape(state.get(index)) for index in indices], Tensors(model))
+    proved = None if model is None else _proved([shape_of_moments(state.get(index)) for index in indices], Tensors(model))
     return proved_or_indices(groups, proved, model)
 
 
@@ -170,13 +169,6 @@ def _stripped(prefix: str) -> Callable[[str], str | None]:
     return lambda name: name.removeprefix(prefix) if name.startswith(prefix) else None
 
 
-def _shape(state: Any) -> Shape:
-    """That of a parameter's moments, where it has some, and all have one."""
-    fields = state.items() if isinstance(state, Mapping) else ()
-    shapes = {tuple(value.shape) for field, value in fields if field != "step" and is_tensor(value)}
-    return shapes.pop() if len(shapes) == 1 else None
-
-
 def _proved(shapes: Sequence[Shape], tensors: Tensors) -> list[str] | None:
     """The name of each parameter, where shapes prove those of all."""
     by_shape: dict[Shape, list[str]] = {}
@@ -198,7 +190,7 @@ def _split(groups: Sequence[Group], names: Iterable[str]) -> list[tuple[str, ...
 
 
 def _given(groups: Sequence[Group], state: Mapping[Any, Any], model: Mapping[str, np.ndarray] | None, given: Path, ordered: bool) -> Names:
-    shapes = [_shape(state.get(index)) for group in groups for index in group.indices]
+    shapes = [shape_of_moments(state.get(index)) for group in groups for index in group.indices]
     if given != IN_ORDER:
         names, tensors = _listed(groups, given), Tensors(model or {})
         if model is not None:

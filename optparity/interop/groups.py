@@ -1,7 +1,7 @@
 """A torch optimizer's `state_dict` read as data, with everything in it accounted for, and written again."""
 
 import math
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -33,6 +33,18 @@ class Leaf(NamedTuple):
 def leaf_of(path: str, leaves: Leaves, layout: Layout, origin: Source) -> Leaf:
     leaf = leaves.by_path[path]
     return Leaf(path, jnp.result_type(leaf).name, layout, tuple(jnp.shape(leaf)), origin)
+
+
+def in_torchs_order(leaves: Iterable[Leaf]) -> tuple[Leaf, ...]:
+    """By the first of their parameters, and where in it they begin."""
+    return tuple(sorted(leaves, key=lambda leaf: (leaf.source.parts[0].name, leaf.source.parts[0].start)))
+
+
+def shape_of_moments(state: Any) -> tuple[int, ...] | None:
+    """The one shape of a parameter's moments in torch's dict of state; None where it has none, or more than one."""
+    kept = state.items() if isinstance(state, Mapping) else ()
+    shapes = {tuple(value.shape) for field, value in kept if field != "step" and is_tensor(value)}
+    return shapes.pop() if len(shapes) == 1 else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import optax
 from jaxopt_impl import numerics as nx
 from jaxopt_impl.transform import counter
 
-from .._arrays import is_tensor, number
+from .._arrays import number
 from ..registry import TORCH_CLASSES
 from . import groups as torch_groups
 from . import torch_classes
@@ -155,16 +155,9 @@ def _parameters(given: Any, state_dict: Mapping, groups: Sequence[Group], names:
         tensors = [p for group in given.param_groups for p in group["params"]]
     found = []
     for place, (index, name, tensor) in enumerate(zip(indices, _names(groups, names), tensors, strict=True)):
-        shape = tuple(tensor.shape) if tensor is not None else _shape_of_state(state_dict["state"].get(index))
+        shape = tuple(tensor.shape) if tensor is not None else torch_groups.shape_of_moments(state_dict["state"].get(index))
         found.append(Parameter(place, name, shape, tensor))
     return found
-
-
-def _shape_of_state(state: Any) -> tuple[int, ...] | None:
-    """The shape of the moments of a parameter."""
-    kept = {field: value for field, value in state.items() if field != "step"} if isinstance(state, Mapping) else {}
-    shapes = {tuple(value.shape) for value in kept.values() if is_tensor(value)}
-    return shapes.pop() if len(shapes) == 1 else None
 
 
 def _matched(
@@ -207,8 +200,7 @@ def _with_leaves(
         for path in owned[label]:
             origin = pairs[path].source.renamed(lambda place, position=position: position[indices[place]])
             own.append(leaf_of(path, leaves, pairs[path].layout, origin))
-        own.sort(key=lambda leaf: (leaf.source.parts[0].name, leaf.source.parts[0].start))
-        yield record._replace(group=replace(record.group, leaves=tuple(own), label=label)), rate
+        yield record._replace(group=replace(record.group, leaves=torch_groups.in_torchs_order(own), label=label)), rate
 
 
 def _by_step(record: Record, *, scheduled: bool) -> list[Record]:

@@ -60,8 +60,7 @@ def describe(
         places = sorted({part.name for pair in own for part in pair.source.parts})
         group = _described_group(label, pair)
         held = [leaf_of(each.path, leaves, each.layout, each.source.renamed(places.index)) for each in own]
-        held.sort(key=lambda leaf: (leaf.source.parts[0].name, leaf.source.parts[0].start))
-        groups.append(replace(group, indices=tuple(range(begin, begin + len(places))), leaves=tuple(held)))
+        groups.append(replace(group, indices=tuple(range(begin, begin + len(places))), leaves=torch_groups.in_torchs_order(held)))
         begin, described = begin + len(places), described + len(own)
     if described != len(leaves.paths) or len(label_of) != described or begin != len(matching.parameters):
         raise ValueError(f"describe: each leaf has one of the labels {', '.join(map(repr, pairs_of))}; got {list(label_of.values())}.")
