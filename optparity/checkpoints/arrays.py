@@ -202,9 +202,6 @@ def _agrees(known: Facts, given: Given) -> None:
     classes = [name for group in known.groups for name in (group.optimizer, group.optimizer.lower())]
     if given.optimizer not in (None, *classes):
         raise ValueError(f"--optimizer {given.optimizer}: the file says {known.groups[0].optimizer}.")
-    for name in given.missing:
-        if all(name not in own for own in known.names):
-            raise ValueError(f"--missing {name}: no parameter has this name.")
 
 
 def _records(optimizer: dict[str, np.ndarray], known: Facts, given: Given) -> list[Record]:
@@ -218,11 +215,10 @@ def _records(optimizer: dict[str, np.ndarray], known: Facts, given: Given) -> li
     if strange:
         hint = " --like's file does not name its parameters: --names FILE.json does, or --names model." if known.by_index else ""
         raise ValueError(f"there is state of {', '.join(sorted(strange)[:5])}, in no group.{hint}")
-    records = []
+    records, missing = [], given.absent(known.groups, known.names)
     for i, (group, names, absent) in enumerate(zip(known.groups, known.names, known.missing, strict=True)):
         state = [by_name.get(name, {}) for name in names]
-        missing = {*absent, *(index for index, name in zip(group.indices, names, strict=True) if name in given.missing)}
-        records.append(record(group, i, state, steps[i], missing, given.step))
+        records.append(record(group, i, state, steps[i], {*absent, *missing}, given.step))
     return records
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from .._arrays import check_alike
 from ..interop import Matching, torch_classes
 from ..interop import groups as torch_groups
-from ..interop.groups import Record
+from ..interop.groups import Group, Record
+from ..interop.parameters import few
 
 
 class RefusedError(Exception):
@@ -46,6 +47,21 @@ class Given:
         for option, value in {"--model-key": self.model_key, "--optimizer-key": self.optimizer_key, "--names": self.names}.items():
             if value is not None:
                 raise ValueError(f"{option} is for a torch checkpoint, and for --like; this one has names of its own.")
+
+    def absent(self, groups: Sequence[Group], names: Sequence[Sequence[str]]) -> set[Any]:
+        """The keys of the parameters that `missing` tells of: by name, or as messages have them.
+
+        Raises: ValueError where there is no such parameter.
+        """
+        index_of: dict[str, Any] = {}
+        for group, own in zip(groups, names, strict=True):
+            for position, (index, name) in enumerate(zip(group.indices, own, strict=True)):
+                index_of |= {name: index, group.name(position): index}
+        for called in self.missing:
+            if called not in index_of:
+                known = few([name for own in names for name in own])
+                raise ValueError(f"--missing {called}: no parameter has this name; one of {known} is needed.")
+        return {index_of[called] for called in self.missing}
 
 
 @dataclass(frozen=True)

@@ -91,10 +91,9 @@ def _records(found: list[Moments], matching: Matching, known: Facts, given: Give
             for name, array in _in_torch(matching, own).items():
                 state.setdefault(name, {})[field] = array
                 step_of[name] = each.step
-    records = []
+    records, missing = [], given.absent(known.groups, known.names)
     for i, (group, names) in enumerate(zip(known.groups, known.names, strict=True)):
         own = [state.pop(name, {}) for name in names]
-        missing = {index for index, name in zip(group.indices, names, strict=True) if name in given.missing}
         step, behind = _steps([step_of.get(name) for name in names], found, TORCH_CLASSES[group.optimizer].has_step)
         records.append(arrays.record(replace(group, behind=behind), i, own, step, missing, given.step))
     if state:

@@ -61,12 +61,7 @@ def checkpoint(saved: Any, given: Given, *, ordered: bool = True, notes: Sequenc
     Raises: as `read`.
     """
     found = read_parts(saved, given, ordered=ordered)
-    named = zip(found.groups, found.names.of, strict=True)
-    index_of = {name: index for group, own in named for index, name in zip(group.indices, own, strict=True)}
-    for name in given.missing:
-        if name not in index_of:
-            raise ValueError(f"--missing {name}: no parameter has this name; one of {', '.join(index_of)} is needed.")
-    missing = [index_of[name] for name in given.missing]
+    missing = given.absent(found.groups, found.names.of)
     records = torch_groups.read(found.state_dict, found.groups, step=given.step, missing=missing)
     model, names = found.model, found.names
     return Checkpoint(

@@ -105,11 +105,12 @@ def from_torch(
 
 
 def _places_of(named: str, pairs: Mapping[str, Pair], theirs: Sequence[Parameter], leaves: Leaves) -> set[int]:
-    """The parameters of a leaf, by its path or by the name that a parameter has in torch.
+    """The parameters of a leaf, by its path, by the name that a parameter has in torch, or as messages have it.
 
     Raises: ValueError where there is none, or it is the path of one and the name of another.
     """
-    by_name = {parameter.place for parameter in theirs if named in (parameter.name, str(parameter))}
+    called = {each.place: (each.name, f"params[{each.place if each.name is None else repr(each.name)}]") for each in theirs}
+    by_name = {place for place, names in called.items() if named in names}
     if by_name and named not in leaves.by_path:
         return by_name
     by_path = {part.name for path in leaves.given({named: None}, "missing") for part in pairs[path].source.parts}

@@ -1,5 +1,7 @@
 """`optparity convert` between its three formats: every bit there and back, and under which names."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -176,7 +178,7 @@ def test_like_a_scheduled_run(monkeypatch, capsys, tmp_path):
     for arguments, message in [
         (("bare.safetensors", "other.pt", *sgd, "--like", "none.pt"), "bare.safetensors: --like none.pt: it cannot be read: No such file"),
         (("in.pt", "other", *sgd, "--step", 1, "--like", "in.pt"), "in.pt: --like is for a checkpoint without torch's groups"),
-        (("whole.safetensors", "other.pt", "--missing", "x"), "whole.safetensors: --missing x: no parameter has this name."),
+        (("whole.safetensors", "other.pt", "--missing", "x"), "whole.safetensors: --missing x: no parameter has this name; one of w is needed."),
     ]:
         status, _, err = optparity(monkeypatch, capsys, "convert", *arguments)
         assert status == 2
@@ -226,6 +228,19 @@ def test_a_parameter_without_state_is_carried_where_it_is_named(monkeypatch, cap
         assert optparity(monkeypatch, capsys, "convert", "in.pt", out, *ADAM, "--missing", "a.bias")[0] == 0
         assert optparity(monkeypatch, capsys, "convert", out, "back.pt", "--force")[0] == 0
         state_dicts_same(torch.load("back.pt", weights_only=True), saved)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_missing_takes_what_the_message_named(monkeypatch, capsys, tmp_path, named):
+    monkeypatch.chdir(tmp_path)
+    saved = trained(torch.optim.Adam, groups=lambda model: model.named_parameters() if named else model.parameters())
+    torch.save(altered(saved, {STATE: None}), "in.pt")
+    _, _, err = optparity(monkeypatch, capsys, "convert", "in.pt", "out.safetensors", *ADAM)
+    (called,) = re.findall(r"(params\[.*?\]) has no state", err)
+    assert called == ("params['a.bias']" if named else "params[1]")
+    assert optparity(monkeypatch, capsys, "convert", "in.pt", "out.safetensors", *ADAM, "--missing", called)[0] == 0
+    assert optparity(monkeypatch, capsys, "convert", "out.safetensors", "back.pt")[0] == 0
+    state_dicts_same(torch.load("back.pt", weights_only=True), saved)
 
 
 def test_what_is_which_is_shown_before_anything_is_written(monkeypatch, capsys, tmp_path):

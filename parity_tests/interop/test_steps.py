@@ -69,7 +69,12 @@ def test_missing_state_starts_as_new_only_where_it_is_named():
     with pytest.raises(ValueError, match=r"^Adam: params\['b'\] has no state, but others of its group have some; list it in missing"):
         interop.from_torch(optimizer, params)
     _, state, groups = interop.from_torch(optimizer, params, missing=["b"])
-    for leaves, names in ({"x": "a", "y": "b"}, ["b"]), ({"x": "a", "y": "b"}, ["y"]), ({"b": "a", "a": "b"}, ["b"]):
+    for leaves, names in (
+        ({"x": "a", "y": "b"}, ["params['b']"]),
+        ({"x": "a", "y": "b"}, ["b"]),
+        ({"x": "a", "y": "b"}, ["y"]),
+        ({"b": "a", "a": "b"}, ["b"]),
+    ):
         other = {path: params[name] for path, name in leaves.items()}
         if names == ["b"] and "b" in leaves:
             with pytest.raises(ValueError, match=r"^missing: b is the path of one leaf and the name of another's parameter"):
