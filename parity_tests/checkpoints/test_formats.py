@@ -178,7 +178,10 @@ def test_like_a_scheduled_run(monkeypatch, capsys, tmp_path):
     for arguments, message in [
         (("bare.safetensors", "other.pt", *sgd, "--like", "none.pt"), "bare.safetensors: --like none.pt: it cannot be read: No such file"),
         (("in.pt", "other", *sgd, "--step", 1, "--like", "in.pt"), "in.pt: --like is for a checkpoint without torch's groups"),
-        (("whole.safetensors", "other.pt", "--missing", "x"), "whole.safetensors: --missing x: no parameter has this name; one of w is needed."),
+        (
+            ("whole.safetensors", "other.pt", "--missing", "x"),
+            "whole.safetensors: --missing x: no parameter has this name; one of w is needed.",
+        ),
     ]:
         status, _, err = optparity(monkeypatch, capsys, "convert", *arguments)
         assert status == 2
