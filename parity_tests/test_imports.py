@@ -12,9 +12,11 @@ BASE = {"optparity._arrays", "optparity._files", "optparity._figures", "optparit
 RULES = {
     *("jaxopt_impl", "jaxopt_impl.numerics", "jaxopt_impl.checks", "jaxopt_impl.transform"),
     *("jaxopt_impl.batches", "jaxopt_impl.binary64", "jaxopt_impl.corrected", "jaxopt_impl.platforms"),
+    "jaxopt_impl.around",
+    "torch_ref.around",
     *("torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"),
 }
-LOWER = BASE | RULES | {"optparity.registry"}
+LOWER = BASE | RULES | {"optparity.registry", "optparity.around"}
 MIDDLE = {"optparity.parity", "optparity.interop", "optparity.accounting", "optparity.models"}
 UPPER = {"optparity.accelerators", "optparity.checkpoints", "optparity.training", "optparity.check", "optparity.doctor", "optparity.drift"}
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
@@ -27,16 +29,19 @@ MAY_IMPORT = {
     "jaxopt_impl.numerics": {f"jaxopt_impl.{name}" for name in ("batches", "binary64", "corrected", "platforms")},
     "jaxopt_impl.checks": {"jaxopt_impl.numerics"},
     "jaxopt_impl.transform": {"jaxopt_impl.numerics", "jaxopt_impl.checks"},
-    "jaxopt_impl": {"jaxopt_impl.numerics", "jaxopt_impl.checks", "jaxopt_impl.transform"},
+    "jaxopt_impl.around": {"jaxopt_impl", "jaxopt_impl.numerics", "jaxopt_impl.binary64", "jaxopt_impl.platforms", "jaxopt_impl.checks"},
+    "jaxopt_impl": {f"jaxopt_impl.{name}" for name in ("numerics", "checks", "transform", "around")},
     "torch_ref.numerics": set(),
     "torch_ref.checks": {"torch_ref.numerics"},
     "torch_ref.optimizer": {"torch_ref.numerics", "torch_ref.checks"},
-    "torch_ref": {"torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"},
+    "torch_ref.around": {"torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"},
+    "torch_ref": {f"torch_ref.{name}" for name in ("numerics", "checks", "optimizer", "around")},
     "optparity._arrays": set(),
     "optparity._files": set(),
     "optparity._figures": {"optparity._files"},
     "optparity.datasets": set(),
     "optparity.registry": RULES,
+    "optparity.around": RULES | {"optparity.registry"},
     "optparity.parity": LOWER,
     "optparity.interop": LOWER,
     "optparity.accounting": LOWER,

@@ -1,0 +1,39 @@
+"""What stands around an optimizer's step, with a small optimizer in it, on both sides: what `check --around` iterates."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optax
+
+from ..registry import DTYPES, Refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One thing that stands around the step, in both packages.
+
+    Attributes:
+        name: as users and messages call it: the name in `jaxopt_impl`.
+        rows: label -> arguments. "default" is the default; the others take every form and every flag.
+        jax: of the arguments: an optax transform with an optimizer in it, so that parameters move.
+        torch: of the arguments: what makes, of a list of parameters, an object with `step()`, which is called once for each gradient, and
+            `state`, which has for each parameter the tensors of its state by the names that the fields of the transform's state have.
+        stock_jax: the same of optax's parts (the nearest, where there is one).
+        stock_torch: the same of torch's.
+        refused: arguments that both sides refuse, and what they say.
+        dtypes: what leaves it is about.
+        except_in: context -> why parity has no meaning there.
+        differs: why stock torch and stock optax end elsewhere, in a line.
+    """
+
+    name: str
+    rows: Mapping[str, dict[str, Any]]
+    jax: Callable[..., optax.GradientTransformation]
+    torch: Callable[..., Callable[[list], Any]]
+    stock_jax: Callable[..., optax.GradientTransformation] | None = None
+    stock_torch: Callable[..., Callable[[list], Any]] | None = None
+    refused: tuple[Refused, ...] = ()
+    dtypes: tuple[str, ...] = DTYPES
+    except_in: Mapping[str, str] = field(default_factory=dict)
+    differs: str = ""

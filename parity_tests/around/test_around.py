@@ -1,0 +1,72 @@
+"""The claim around the step: not one bit differs, in any piece, form, dtype, stream and context."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import jax
+import pytest
+
+from optparity.around import AROUND_ROWS, PIECES, SIZES, AroundRow
+from optparity.parity.compare import assert_identical
+from optparity.parity.contexts import CONTEXTS
+from optparity.parity.streams import STREAMS, gradients, parameters
+
+from ..sampling import EXHAUSTIVE
+
+
+class Case(NamedTuple):
+    row: AroundRow
+    dtype: str
+    context: str
+    stream: str
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.row}-{self.dtype}-{self.context}-{self.stream}-{self.steps}"
+
+
+def everything() -> Iterator[Case]:
+    """Each row, dtype, stream and context, over 200 steps."""
+    for row in AROUND_ROWS:
+        for dtype in row.dtypes:
+            for context, way in CONTEXTS.items():
+                if context not in row.entry.except_in:
+                    for stream in STREAMS:
+                        if stream not in way.except_on:
+                            yield Case(row, dtype, context, stream, 200)
+
+
+def few() -> Iterator[Case]:
+    """Each row in two of the contexts and on two of the streams, with another dtype each time."""
+    for i, row in enumerate(AROUND_ROWS):
+        contexts = [context for context in CONTEXTS if context not in row.entry.except_in]
+        for j in range(2):
+            context = contexts[(i + j * len(contexts) // 2) % len(contexts)]
+            streams = [stream for stream in STREAMS if stream not in CONTEXTS[context].except_on]
+            yield Case(row, row.dtypes[(i + j) % len(row.dtypes)], context, streams[(i + 4 * j) % len(streams)], 12)
+
+
+@pytest.mark.parametrize("case", [*few(), *(pytest.param(case, marks=EXHAUSTIVE) for case in everything())], ids=str)
+def test_no_bit_differs(case):
+    """Parameters and state, at every step."""
+    with jax.enable_x64(case.dtype == "float64"):
+        params = parameters(SIZES, case.dtype)
+        fed = list(islice(gradients(case.stream, params), case.steps))
+        report = assert_identical(case.row.tx, case.row.torch, params, fed, steps=case.steps, context=case.context)
+        assert report.steps == min(case.steps, CONTEXTS[case.context].most_steps or case.steps)
+        assert len(report.compared) > 1, "no state was compared"
+
+
+REFUSED = [(piece, refused) for piece in PIECES.values() for refused in piece.refused]
+
+
+@pytest.mark.parametrize(("piece", "refused"), REFUSED, ids=lambda x: getattr(x, "name", "") or x.message)
+def test_both_sides_refuse_with_the_same_text(piece, refused):
+    import torch
+
+    with pytest.raises(refused.error) as ours:
+        piece.jax(**refused.arguments)
+    with pytest.raises(refused.error) as theirs:
+        piece.torch(**refused.arguments)([torch.nn.Parameter(torch.ones(3))])
+    assert str(ours.value) == str(theirs.value) == refused.message
