@@ -443,7 +443,7 @@ def _unless(zero, a, b):
 _unless.defjvp(lambda primals, tangents: (_unless(*primals), tangents[1]))  # a's at 0 too: of the formula, by the hyper-parameter as well
 
 
-def maximum(a, b):
+def maximum(a: Any, b: Any) -> Any:
     """The larger of two leaves, NaN if one is; or of two hyper-parameters, which are numbers."""
     if not isinstance(a, Rounded):
         return where(less(a, b), b, a)
@@ -464,8 +464,8 @@ def power(base, t):
         return Scalar(power, base, t) if isinstance(base, Scalar) else Scalar(functools.partial(power, base), t)
     if isinstance(t, binary64.Binary64):
         return binary64.power(base, t)
-    if isinstance(t, numbers.Real):
-        return _known_power(base, int(t))
+    if isinstance(t, int):
+        return _known_power(base, t)
     bits = lax.convert_element_type(t.x, jnp.int32)
     result = t.constant(1.0)
     for i in range(31):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) 
     return b() if callable(b) else b
 
 
-def maximum(a, b):
+def maximum(a: Any, b: Any) -> Any:
     """The larger of two leaves, NaN if one is; or of two hyper-parameters, which are numbers."""
     if not isinstance(a, Rounded):
         return where(less(a, b), b, a)
