@@ -187,6 +187,7 @@ class Scalar:
     """
 
     __slots__ = ("ahead", "operands", "operation")
+    __array_ufunc__ = None  # as Rounded's
 
     def __init__(self, operation: Callable, *operands: Any):
         self.operation, self.operands = operation, operands
@@ -406,7 +407,7 @@ def exponent(a: Number) -> Number:
     return math.frexp(a)[1] - 1.0
 
 
-def _biased(bits: jax.Array) -> jax.Array:
+def _biased(bits: Any) -> jax.Array:
     """The exponent of a positive float64, as its bits have it."""
     return (bits >> np.uint64(52)).astype(np.int64)
 
@@ -464,8 +465,8 @@ def power(base, t):
         return Scalar(power, base, t) if isinstance(base, Scalar) else Scalar(functools.partial(power, base), t)
     if isinstance(t, binary64.Binary64):
         return binary64.power(base, t)
-    if isinstance(t, int):
-        return _known_power(base, t)
+    if isinstance(t, int | float):
+        return _known_power(base, int(t))
     bits = lax.convert_element_type(t.x, jnp.int32)
     result = t.constant(1.0)
     for i in range(31):

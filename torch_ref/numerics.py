@@ -60,7 +60,7 @@ def _operand(other) -> Tensor | float:
     return other.x if isinstance(other, Rounded) else other
 
 
-def sqrt(a):
+def sqrt(a) -> Any:
     """Correctly rounded on every device: NumPy's on CPU, elsewhere through float64 (enough for float32); of a Python number too."""
     if not isinstance(a, Rounded):
         return math.sqrt(a)
