@@ -43,10 +43,6 @@ class AroundRow:
     def dtypes(self) -> tuple[str, ...]:
         return self.entry.dtypes
 
-    @property
-    def sizes(self) -> dict[str, tuple[int, ...]]:
-        return SIZES
-
     @functools.cached_property
     def tx(self) -> optax.GradientTransformation:
         """Ours in JAX."""
