@@ -18,7 +18,15 @@ RULES = {
 }
 LOWER = BASE | RULES | {"optparity.registry", "optparity.around"}
 MIDDLE = {"optparity.parity", "optparity.interop", "optparity.accounting", "optparity.models"}
-UPPER = {"optparity.accelerators", "optparity.checkpoints", "optparity.training", "optparity.check", "optparity.doctor", "optparity.drift"}
+UPPER = {
+    "optparity.accelerators",
+    "optparity.checkpoints",
+    "optparity.training",
+    "optparity.check",
+    "optparity.doctor",
+    "optparity.drift",
+    "optparity.drift_around",
+}
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
 # What each part may import of ours, beside itself.
 MAY_IMPORT = {
@@ -52,6 +60,7 @@ MAY_IMPORT = {
     "optparity.check": LOWER | MIDDLE,
     "optparity.doctor": LOWER | MIDDLE | {"optparity.accelerators"},
     "optparity.drift": LOWER | MIDDLE | {"optparity.doctor"},
+    "optparity.drift_around": LOWER | MIDDLE | {"optparity.doctor", "optparity.drift"},
     "optparity.cli": LOWER | MIDDLE | UPPER | {"optparity"},
     "optparity.__main__": {"optparity.cli"},
     "optparity": LOWER | MIDDLE,  # its __init__
