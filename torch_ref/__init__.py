@@ -1,11 +1,13 @@
 """torch.optim's optimizers with each operation rounded once, bit-equal to their twins in `jaxopt_impl`."""
 
+from . import lr_scheduler
 from .adagrad import AdaGrad
 from .adam import Adam, AdamW
+from .around import schedules
 from .lion import Lion
+from .lr_scheduler import ScheduleLR
 from .momentum import Momentum
 from .rmsprop import RMSprop
-from .schedule import ScheduleLR
 from .sgd import SGD
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Lion", "Momentum", "RMSprop", "ScheduleLR"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Lion", "Momentum", "RMSprop", "ScheduleLR", "lr_scheduler", "schedules"]

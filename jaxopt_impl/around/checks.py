@@ -1,5 +1,6 @@
 """What an argument around the step may be, and what is said when it is not: who, what, rule, got.  Mirror: torch_ref/around/checks.py"""
 
+import math
 import numbers
 
 
@@ -13,6 +14,15 @@ def number(name, at_least=None, above=None, at_most=None, **arguments):
         good = (at_least is None or value >= at_least) and (above is None or value > above) and (at_most is None or value <= at_most)
         if not good or value != value:
             raise ValueError(f"Invalid {argument} value: {value} ({name}: {rule})")
+
+
+def finite(name, at_least=None, above=None, **arguments):
+    """Each of the arguments is a number in this range, and not infinite; they are returned as floats."""
+    number(name, at_least=at_least, above=above, **arguments)
+    for argument, value in arguments.items():
+        if not math.isfinite(value):
+            raise ValueError(f"Invalid {argument} value: {value} ({name}: {argument} is finite)")
+    return [float(value) for value in arguments.values()]
 
 
 def whole(name, at_least=1, **arguments):
