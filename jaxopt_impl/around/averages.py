@@ -165,7 +165,7 @@ def averaged(state: Any, decay: float | None = None) -> Any:
     checks.number("averaged", at_least=0, at_most=1, decay=decay)
     with jax.enable_x64(True):
         h = Hyper(decay, n=nx.scalar(own.n_averaged))
-        return jax.tree.map(lambda a: nx.finish(debiased(nx.wrap(*nx.barrier(a), a.dtype.name), h)), own.biased_average)
+        return jax.tree.map(lambda a: nx.finish(debiased(nx.wrap(nx.barrier(a)[0], a.dtype.name), h)), own.biased_average)
 
 
 def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmup_gamma, warmup_power):
@@ -213,7 +213,7 @@ class _Shell:
             return jnp.zeros_like(leaf, dtype) if self.field == "biased_average" else jnp.array(leaf, dtype, copy=True)
 
         tree = tree_map_with_path(begin, params)
-        return State(**{self.field: tree}, n_averaged=counter(params), count=counter(params) if self.counts_steps else None)
+        return self.state(tree, n_averaged=counter(params), count=counter(params) if self.counts_steps else None)
 
     def update(self, updates, state, params=None, **extra_args):
         """The updates as they are, and the state with the parameters after them."""
@@ -224,8 +224,8 @@ class _Shell:
         updates_, averages = (
             self.like(treedef, tree, what) for tree, what in ((updates, "updates"), (getattr(state, self.field), self.field))
         )
-        n = state.n_averaged
-        due = None if state.count is None else (state.count >= self.start) & ((state.count - self.start) % self.every == 0)
+        n, count = state.n_averaged, state.count
+        due = (count >= self.start) & ((count - self.start) % self.every == 0) if self.counts_steps else None
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
             h = prepare(self.hyper._replace(n=nx.scalar(jnp.maximum(n - self.update_after_step, 0))))
             nx.round_ahead(h, {a.dtype.name for a in averages})
@@ -233,12 +233,16 @@ class _Shell:
             if isinstance(n, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
                 step_leaf = jax.jit(step_leaf)
             averages = [step_leaf(*own) for own in zip(leaves, updates_, averages, strict=True)]
-        after = optax.safe_increment(n)
-        return jax.tree.map(_apart, updates), State(
-            **{self.field: treedef.unflatten(averages)},
-            n_averaged=after if due is None else jnp.where(due, after, n),
-            count=None if due is None else optax.safe_increment(state.count),
-        )
+        after: Any = optax.safe_increment(n)
+        average = treedef.unflatten(averages)
+        updates = jax.tree.map(_apart, updates)
+        if due is None:
+            return updates, self.state(average, n_averaged=after)
+        return updates, self.state(average, n_averaged=jnp.where(due, after, n), count=optax.safe_increment(count))
+
+    def state(self, average, **counters) -> Any:
+        """The kernel's `State`, None where this configuration keeps no such field."""
+        return State(**{self.field: average}, **counters)
 
     def like(self, treedef, tree, what) -> list:
         """The leaves of a tree in the places of the parameters; None where the parameter has none."""
@@ -253,7 +257,7 @@ class _Shell:
         p, u, a = nx.barrier(p, u, a)
         own, kept = p.dtype.name, a.dtype.name
         p = p if u is None else nx.unwrap(nx.wrap(p, own) + nx.wrap(u, own))
-        s = step(nx.wrap(p, kept), State(**{self.field: nx.wrap(a, kept)}), h)
+        s = step(nx.wrap(p, kept), self.state(nx.wrap(a, kept)), h)
         after = nx.unwrap(getattr(s, self.field))
         return after if due is None else jnp.where(due, after, a)
 

@@ -15,7 +15,7 @@ from ..registry import Refused
 from .piece import Piece
 
 _NAN = float("nan")
-_SGD = {"momentum": 0.9}
+_MOMENTUM: Any = 0.9
 
 
 class Averaging:
@@ -26,7 +26,7 @@ class Averaging:
     """
 
     def __init__(self, params: list, average: Callable[..., Any], field: str = "average", start: int = 0, every: int = 1):
-        self.optimizer = torch_ref.SGD(params, lr=0.1, **_SGD)
+        self.optimizer = torch_ref.SGD(params, lr=0.1, momentum=_MOMENTUM)
         self.model = nn.ParameterList(params)
         self.average = average(self.model)
         self.field, self.start, self.every, self.steps = field, start, every, 0
@@ -46,7 +46,7 @@ class Averaging:
 
 
 def _jax_ema(**arguments: Any) -> optax.GradientTransformation:
-    return optax.chain(jaxopt_impl.sgd(0.1, **_SGD), jaxopt_impl.params_ema(**arguments))
+    return optax.chain(jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), jaxopt_impl.params_ema(**arguments))
 
 
 def _torch_ema(
@@ -59,7 +59,7 @@ def _torch_ema(
 
 
 def _jax_swa(**arguments: Any) -> optax.GradientTransformation:
-    return optax.chain(jaxopt_impl.sgd(0.1, **_SGD), jaxopt_impl.params_swa(**arguments))
+    return optax.chain(jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), jaxopt_impl.params_swa(**arguments))
 
 
 def _torch_swa(*, start: int = 0, every: int = 1, **arguments: Any) -> Callable[[list], Averaging]:
@@ -76,14 +76,14 @@ class Averaged(NamedTuple):
 
 def _incremental(**arguments: Any) -> optax.GradientTransformation:
     """optax's average after our SGD, as its users write it: `optax.incremental_update` beside the state."""
-    sgd, biased = jaxopt_impl.sgd(0.1, **_SGD), arguments.get("form") == "optax"
+    sgd, biased = jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), arguments.get("form") == "optax"
     step_size = 1 - arguments.get("decay", 0.999)
 
     def init(params):
         average = jax.tree.map(jnp.zeros_like if biased else jnp.copy, params)
         return sgd.init(params), Averaged(None if biased else average, average if biased else None, jnp.zeros([], jnp.int32))
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None):
         updates, inner = sgd.update(updates, state[0], params)
         after, own = optax.apply_updates(params, updates), state[1]
         average = optax.incremental_update(after, own.biased_average if biased else own.average, step_size)

@@ -127,7 +127,8 @@ class AveragedModel(swa_utils.AveragedModel):
 
     def _step(self, a: Tensor, p: Tensor, h: Hyper) -> Tensor:
         kept = nx.dtype_name(a.dtype)
-        s = step(nx.wrap(p, kept), State(**{self.field: nx.wrap(a, kept)}), h)
+        average: Any = nx.wrap(a, kept)
+        s = step(nx.wrap(p, kept), State(**{self.field: average}), h)
         return nx.unwrap(getattr(s, self.field))
 
     @torch.no_grad()
