@@ -3,10 +3,27 @@
 from .adagrad import adagrad
 from .adam import adam, adamw
 from .around.averages import averaged, params_ema, params_swa
+from .around.masks import by_path, frozen, partition_by_path
 from .lion import lion
 from .momentum import momentum
 from .packing import pack, unpack
 from .rmsprop import rmsprop
 from .sgd import sgd
 
-__all__ = ["adagrad", "adam", "adamw", "averaged", "lion", "momentum", "pack", "params_ema", "params_swa", "rmsprop", "sgd", "unpack"]
+__all__ = [
+    "adagrad",
+    "adam",
+    "adamw",
+    "averaged",
+    "by_path",
+    "frozen",
+    "lion",
+    "momentum",
+    "pack",
+    "params_ema",
+    "params_swa",
+    "partition_by_path",
+    "rmsprop",
+    "sgd",
+    "unpack",
+]

@@ -3,10 +3,11 @@
 from .adagrad import AdaGrad
 from .adam import Adam, AdamW
 from .around.averages import AveragedModel
+from .around.masks import param_groups
 from .lion import Lion
 from .momentum import Momentum
 from .rmsprop import RMSprop
 from .schedule import ScheduleLR
 from .sgd import SGD
 
-__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "AveragedModel", "Lion", "Momentum", "RMSprop", "ScheduleLR"]
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "AveragedModel", "Lion", "Momentum", "RMSprop", "ScheduleLR", "param_groups"]

@@ -8,9 +8,10 @@ from typing import Any
 import optax
 
 from .averages import PARAMS_EMA, PARAMS_SWA
+from .masks import BY_PATH, PARTITION_BY_PATH
 from .piece import SIZES, Piece
 
-PIECES: dict[str, Piece] = {piece.name: piece for piece in (PARAMS_EMA, PARAMS_SWA)}
+PIECES: dict[str, Piece] = {piece.name: piece for piece in (PARAMS_EMA, PARAMS_SWA, BY_PATH, PARTITION_BY_PATH)}
 
 
 @dataclass(frozen=True)
