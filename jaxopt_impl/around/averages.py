@@ -1,7 +1,7 @@
 """Averages of the parameters, exponential (EMA) and equal (SWA, Izmailov et al. 2018).  Mirror: torch_ref/around/averages.py
 
 aₙ₊₁ = βₙ aₙ + (1 − βₙ) θ,   a₁ = θ (form "torch"), or a₀ = 0 and aₙ / (1 − βⁿ) is read (form "optax")
-βₙ = β, or with warm-up max(min(1 − (1 + n/γ)^−κ, β), β_min)
+βₙ = β, or with warm-up max(min(1 − 1/(1 + n/γ)^κ, β), β_min)
 equal: aₙ₊₁ = aₙ + (θ − aₙ) / (n + 1),   a₁ = θ
 """
 
@@ -20,6 +20,7 @@ from .. import checks as leaf_checks
 from .. import numerics as nx
 from ..transform import counter
 from . import checks
+from .functions import power_of
 
 FORMS = ("torch", "optax")
 
@@ -45,7 +46,11 @@ class Hyper(NamedTuple):
 def prepare(h):
     if h.decay is None:
         return h
-    return h._replace(rest=1 - h.decay)
+    decay = h.decay
+    if h.use_warmup:
+        decay = nx.minimum(1 - 1 / power_of(1 + h.n / h.warmup_gamma, h.warmup_power), decay)
+        decay = nx.maximum(decay, h.min_decay)
+    return h._replace(decay=decay, rest=1 - decay)
 
 
 # The rule on one array: parameter p, state s, hyper-parameters h.
@@ -86,8 +91,8 @@ def params_ema(
         form: "torch" begins with a copy of the first θ. "optax" begins with 0, keeps that, and `averaged` divides by 1 − βⁿ.
         min_decay: 0 <= β_min <= 1, below which warm-up does not go.
         update_after_step: the average stays a copy for so many more steps, as timm has it; n counts from there.
-        use_warmup: βₙ = max(min(1 − (1 + n/γ)^−κ, β), β_min), in float64, rounded once. Of form "torch".
-        warmup_gamma: γ > 0.
+        use_warmup: βₙ = max(min(1 − 1/(1 + n/γ)^κ, β), β_min), in float64, rounded once. Of form "torch".
+        warmup_gamma: γ >= 1e-100.
         warmup_power: κ >= 0.
         start: the first step that is averaged, counted from 0. Before it the average is the parameters at `init`, or 0.
         every: from there, each so many-th step is averaged.
@@ -172,7 +177,7 @@ def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmu
     checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.one_of(name, FORMS, form=form)
     checks.whole(name, at_least=0, update_after_step=update_after_step)
-    checks.number(name, above=0, warmup_gamma=warmup_gamma)
+    checks.number(name, at_least=1e-100, warmup_gamma=warmup_gamma)
     checks.number(name, at_least=0, warmup_power=warmup_power)
     if form == "optax" and (use_warmup or update_after_step):
         raise ValueError(f"{name}: use_warmup and update_after_step are of form 'torch'; form 'optax' divides by 1 - decay**n.")

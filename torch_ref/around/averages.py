@@ -1,7 +1,7 @@
 """Averages of the parameters, exponential (EMA) and equal (SWA, Izmailov et al. 2018).  Mirror: jaxopt_impl/around/averages.py
 
 aₙ₊₁ = βₙ aₙ + (1 − βₙ) θ,   a₁ = θ (form "torch"), or a₀ = 0 and aₙ / (1 − βⁿ) is read (form "optax")
-βₙ = β, or with warm-up max(min(1 − (1 + n/γ)^−κ, β), β_min)
+βₙ = β, or with warm-up max(min(1 − 1/(1 + n/γ)^κ, β), β_min)
 equal: aₙ₊₁ = aₙ + (θ − aₙ) / (n + 1),   a₁ = θ
 """
 
@@ -15,6 +15,7 @@ from torch.optim import swa_utils
 from .. import checks as leaf_checks
 from .. import numerics as nx
 from . import checks
+from .functions import power_of
 
 FORMS = ("torch", "optax")
 
@@ -40,7 +41,11 @@ class Hyper(NamedTuple):
 def prepare(h):
     if h.decay is None:
         return h
-    return h._replace(rest=1 - h.decay)
+    decay = h.decay
+    if h.use_warmup:
+        decay = nx.minimum(1 - 1 / power_of(1 + h.n / h.warmup_gamma, h.warmup_power), decay)
+        decay = nx.maximum(decay, h.min_decay)
+    return h._replace(decay=decay, rest=1 - decay)
 
 
 # The rule on one array: parameter p, state s, hyper-parameters h.
@@ -151,7 +156,7 @@ def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmu
     checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.one_of(name, FORMS, form=form)
     checks.whole(name, at_least=0, update_after_step=update_after_step)
-    checks.number(name, above=0, warmup_gamma=warmup_gamma)
+    checks.number(name, at_least=1e-100, warmup_gamma=warmup_gamma)
     checks.number(name, at_least=0, warmup_power=warmup_power)
     if form == "optax" and (use_warmup or update_after_step):
         raise ValueError(f"{name}: use_warmup and update_after_step are of form 'torch'; form 'optax' divides by 1 - decay**n.")
