@@ -2,11 +2,36 @@
 
 from .adagrad import adagrad
 from .adam import adam, adamw
+<<<<<<< HEAD
 from .around import schedules
+=======
+from .around.averages import averaged, params_ema, params_swa
+from .around.masks import by_path, frozen, partition_by_path
+>>>>>>> averages
 from .lion import lion
 from .momentum import momentum
 from .packing import pack, unpack
 from .rmsprop import rmsprop
 from .sgd import sgd
 
+<<<<<<< HEAD
 __all__ = ["adagrad", "adam", "adamw", "lion", "momentum", "pack", "rmsprop", "schedules", "sgd", "unpack"]
+=======
+__all__ = [
+    "adagrad",
+    "adam",
+    "adamw",
+    "averaged",
+    "by_path",
+    "frozen",
+    "lion",
+    "momentum",
+    "pack",
+    "params_ema",
+    "params_swa",
+    "partition_by_path",
+    "rmsprop",
+    "sgd",
+    "unpack",
+]
+>>>>>>> averages

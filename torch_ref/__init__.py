@@ -3,11 +3,20 @@
 from . import lr_scheduler
 from .adagrad import AdaGrad
 from .adam import Adam, AdamW
+<<<<<<< HEAD
 from .around import schedules
+=======
+from .around.averages import AveragedModel
+from .around.masks import param_groups
+>>>>>>> averages
 from .lion import Lion
 from .lr_scheduler import ScheduleLR
 from .momentum import Momentum
 from .rmsprop import RMSprop
 from .sgd import SGD
 
+<<<<<<< HEAD
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Lion", "Momentum", "RMSprop", "ScheduleLR", "lr_scheduler", "schedules"]
+=======
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "AveragedModel", "Lion", "Momentum", "RMSprop", "ScheduleLR", "param_groups"]
+>>>>>>> averages

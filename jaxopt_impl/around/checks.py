@@ -39,3 +39,32 @@ def one_of(name, known, **arguments):
     for argument, value in arguments.items():
         if value not in known:
             raise ValueError(f"Invalid {argument}: {value!r} ({name}: {argument} is one of {', '.join(map(repr, known))})")
+
+
+FROZEN = "frozen"  # the label of what is not stepped
+
+
+def label(name, path, value):
+    """What a function of paths says of one, None being "frozen"."""
+    if value is None:
+        return FROZEN
+    if not isinstance(value, bool | str):
+        raise TypeError(f"{name}: the function of paths gives {value!r} for {path}; True, False, a label (str) or None is needed.")
+    return value
+
+
+def no_options_of_frozen(name, options):
+    """No options are given for what is not stepped."""
+    if FROZEN in options or None in options:
+        raise ValueError(f"{name}: label {FROZEN!r} has no options: what has it is not stepped.")
+
+
+def labels(name, label_of, options):
+    """Each label has options, and the options have leaves."""
+    there, known = (", ".join(map(repr, names)) for names in (dict.fromkeys(label_of.values()), options))
+    for path, found in label_of.items():
+        if found != FROZEN and found not in options:
+            raise ValueError(f"{name}: leaf {path} has label {found!r}; one of {known} or None is needed.")
+    for option in options:
+        if option not in label_of.values():
+            raise ValueError(f"{name}: no leaf has label {option!r}; the labels are {there}.")

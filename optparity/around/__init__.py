@@ -7,11 +7,11 @@ from typing import Any
 
 import optax
 
-from .piece import Piece
+from .averages import PARAMS_EMA, PARAMS_SWA
+from .masks import BY_PATH, PARTITION_BY_PATH
+from .piece import SIZES, Piece
 
-PIECES: dict[str, Piece] = {piece.name: piece for piece in ()}
-# Leaves of several shapes; the first axis of some divides by 8 devices.
-SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
+PIECES: dict[str, Piece] = {piece.name: piece for piece in (PARAMS_EMA, PARAMS_SWA, BY_PATH, PARTITION_BY_PATH)}
 
 
 @dataclass(frozen=True)

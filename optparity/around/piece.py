@@ -8,6 +8,9 @@ import optax
 
 from ..registry import DTYPES, Refused
 
+# Leaves of several shapes; the first axis of some divides by 8 devices.
+SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
