@@ -483,6 +483,26 @@ def scalar(value) -> Scalar | float:
     return Scalar(lambda number: number, array.astype(np.int32) if array.dtype == bool else array)
 
 
+def reciprocal(number: Number) -> Number:
+    """1 / a hyper-parameter; of 0 infinity."""
+    return 1 / number
+
+
+def in_float32(number: Number) -> jax.Array:
+    """A hyper-parameter rounded once to float32, as an array [] of a state; `scalar` of it goes on with what is left."""
+    return number.rounded_to("float32")
+
+
+def is_finite(a: Rounded | jax.Array) -> jax.Array:
+    """Whether no element is infinite or NaN."""
+    return jnp.isfinite(a.x if isinstance(a, Rounded) else a).all()
+
+
+def choose(condition, a, b) -> jax.Array:
+    """One of two counts or arrays [] of a state, not of two leaves."""
+    return jnp.where(condition, a, b)
+
+
 def refused_on_tpu(x: jax.Array, message: str) -> jax.Array:
     """x; but to compile it for a TPU is a TypeError."""
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import optax
 
+from .accumulation import ACCUMULATE
+from .loss_scale import APPLY_IF_FINITE, LOSS_SCALE
 from .piece import Piece
 
-PIECES: dict[str, Piece] = {piece.name: piece for piece in ()}
+PIECES: dict[str, Piece] = {piece.name: piece for piece in (ACCUMULATE, LOSS_SCALE, APPLY_IF_FINITE)}
 # Leaves of several shapes; the first axis of some divides by 8 devices.
 SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
 
