@@ -12,7 +12,10 @@ from ..registry import Refused
 from .driven import Driven
 from .piece import Piece
 
-SGD = {"momentum": 0.9, "weight_decay": 1e-3}  # with it the scale of a mean shows in the parameters, as it does not with Adam
+SGD: dict[str, Any] = {
+    "momentum": 0.9,
+    "weight_decay": 1e-3,
+}  # with it the scale of a mean shows in the parameters, as it does not with Adam
 
 
 def _jax(accumulator_dtype=None, **arguments):

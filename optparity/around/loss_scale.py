@@ -1,5 +1,7 @@
 """Loss scales, and steps left out: the rows. The gradients of a stream are taken as scaled already; its infinities plant the overflows."""
 
+from typing import Any
+
 import optax
 import torch
 
@@ -10,7 +12,7 @@ from ..registry import Refused
 from .driven import Driven
 from .piece import Piece
 
-SGD = {"momentum": 0.9, "weight_decay": 1e-3}
+SGD: dict[str, Any] = {"momentum": 0.9, "weight_decay": 1e-3}
 
 
 def _scaling(scaler_of, optimizer_of, **arguments):
