@@ -314,7 +314,7 @@ def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
     number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. Rules
-    use it only for √v / c with c <= 1, so that the quotient is normal or 0.
+    use it for √v / c with c <= 1, where the quotient is normal or 0, and for means, where CPUs flush one that is subnormal.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)

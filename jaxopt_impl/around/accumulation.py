@@ -15,7 +15,7 @@ from .. import checks as leaf_checks
 from .. import numerics as nx
 from ..transform import counter
 from . import checks
-from .wrapping import alike, are_finite, gradients, step_if
+from .wrapping import are_finite, check_alike, each, floating, step_if, wrapped
 
 STARTS = {"torch": -0.0, "optax": 0.0}  # from −0, so that the first gradient is the sum itself: −0 + −0 is −0
 
@@ -92,38 +92,28 @@ def accumulate(
         return jnp.full_like(leaf, STARTS[form], dtype=nx.state_dtype(jnp.result_type(leaf).name, accumulator))
 
     def init(params):
-        gradients(name, params)  # raises where a leaf is not floating point
-        return AccumulateState(counter(params), counter(params), jax.tree.map(empty, params), tx.init(params))
-
-    def gathered(g, kept, h):
-        g, kept = nx.barrier(g, kept)
-        dtype = kept.dtype.name
-        return nx.unwrap(gather(nx.wrap(g, dtype), nx.wrap(kept, dtype), h))
+        return AccumulateState(counter(params), counter(params), jax.tree.map(empty, floating(name, params)), tx.init(params))
 
     def update(updates, state, params=None, **extra_args):
-        leaves, unflatten = gradients(name, updates)
-        kept = alike(name, updates, state.gathered, "gathered gradient", accumulator)
+        updates = floating(name, updates)
+        check_alike(name, updates, state.gathered, "gathered gradient", accumulator)
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
             h = Hyper(every, form, nx.scalar(state.microbatch))
-            nx.round_ahead(h, {x.dtype.name for x in kept if x is not None})
-            sums = [x if g is None else gathered(g, x, h) for (_, g), x in zip(leaves, kept, strict=True)]
-            counted = are_finite([g for _, g in leaves]) if skip_nonfinite else jnp.asarray(True)
+            nx.round_ahead(h, {x.dtype.name for x in jax.tree.leaves(state.gathered)})
+            gathered = each(lambda g, x: nx.unwrap(gather(wrapped(g, x.dtype.name), wrapped(x), h)), updates, state.gathered)
+            counted = are_finite(updates) if skip_nonfinite else jnp.asarray(True)
         steps = counted & (state.microbatch + 1 == every)
 
         def means():
             with jax.enable_x64(True):
-                of_each = zip(leaves, sums, strict=True)
-                return unflatten(
-                    [None if g is None else nx.finish(mean(nx.wrap(x, x.dtype.name), h), g.dtype.name) for (_, g), x in of_each]
-                )
+                return each(lambda g, x: nx.finish(mean(wrapped(x), h), g.dtype.name), updates, gathered)
 
-        updates, inner_state = step_if(steps, tx, means, state.inner_state, params, extra_args)
-        after = [
-            x if g is None else jnp.where(steps, STARTS[form], jnp.where(counted, new, x))
-            for (_, g), x, new in zip(leaves, kept, sums, strict=True)
-        ]
+        def goes_on(before, after):
+            return before if after is None else jnp.where(steps, STARTS[form], jnp.where(counted, after, before))
+
+        applied, inner_state = step_if(steps, tx, means, state.inner_state, params, extra_args)
         microbatch = jnp.where(steps, 0, jnp.where(counted, state.microbatch + 1, state.microbatch))
         skipped = jnp.where(counted, state.skipped, optax.safe_increment(state.skipped))
-        return updates, AccumulateState(microbatch, skipped, unflatten(after), inner_state)
+        return applied, AccumulateState(microbatch, skipped, jax.tree.map(goes_on, state.gathered, gathered), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

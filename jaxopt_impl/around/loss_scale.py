@@ -12,7 +12,7 @@ import optax
 from .. import numerics as nx
 from ..transform import counter
 from . import checks
-from .wrapping import are_finite, gradients, step_if
+from .wrapping import are_finite, each, floating, step_if, wrapped
 
 
 class LossScaleState(NamedTuple):
@@ -101,25 +101,24 @@ def loss_scale(
     tx = optax.with_extra_args_support(tx)
 
     def init(params):
-        gradients(name, params)  # raises where a leaf is not floating point
-        step = counter(params)
-        return LossScaleState(jnp.full_like(step, nx.rounded_to(init_scale, "float32"), dtype=jnp.float32), step, tx.init(params))
+        floating(name, params)
+        scale = jnp.full_like(counter(params), nx.rounded_to(init_scale, "float32"), dtype=jnp.float32)
+        return LossScaleState(scale, counter(params), tx.init(params))
 
     def update(updates, state, params=None, **extra_args):
-        leaves, unflatten = gradients(name, updates)
+        updates = floating(name, updates)
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
-            finite = are_finite(g for _, g in leaves)
+            finite = are_finite(updates)
             after = adjust(finite, state, h)
 
         def unscaled():
             with jax.enable_x64(True):
                 inverse_scale = nx.scalar(inverse(state))
-                nx.round_ahead([inverse_scale], {g.dtype.name for _, g in leaves if g is not None})
-                wrapped = [None if g is None else nx.wrap(*nx.barrier(g), g.dtype.name) for _, g in leaves]
-                return unflatten([None if g is None else nx.finish(unscale(g, inverse_scale)) for g in wrapped])
+                nx.round_ahead([inverse_scale], {g.dtype.name for g in jax.tree.leaves(updates)})
+                return each(lambda g: nx.finish(unscale(wrapped(g), inverse_scale)), updates)
 
-        updates, inner_state = step_if(finite, tx, unscaled, state.inner_state, params, extra_args)
-        return updates, after._replace(inner_state=inner_state)
+        applied, inner_state = step_if(finite, tx, unscaled, state.inner_state, params, extra_args)
+        return applied, after._replace(inner_state=inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -159,15 +158,16 @@ def apply_if_finite(tx: optax.GradientTransformation, max_consecutive_errors: in
     tx = optax.with_extra_args_support(tx)
 
     def init(params):
-        gradients(name, params)  # raises where a leaf is not floating point
+        floating(name, params)
         last_finite = jnp.full_like(counter(params), True, dtype=bool)
         return optax.ApplyIfFiniteState(counter(params), last_finite, counter(params), tx.init(params))
 
     def update(updates, state, params=None, **extra_args):
-        after = count(are_finite(g for _, g in gradients(name, updates)[0]), state)
+        updates = floating(name, updates)
+        after = count(are_finite(updates), state)
         steps = accepted(after, max_consecutive_errors)
-        updates, inner_state = step_if(steps, tx, lambda: updates, state.inner_state, params, extra_args)
-        return updates, after._replace(inner_state=inner_state)
+        applied, inner_state = step_if(steps, tx, lambda: updates, state.inner_state, params, extra_args)
+        return applied, after._replace(inner_state=inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -1,6 +1,6 @@
-"""What the wrappers of a transform share: they hand on some steps, and leave the others out."""
+"""What the wrappers of a transform share: they hand on some steps, and leave the others out.  In PyTorch: torch_ref/around/wrapping.py"""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,39 +14,46 @@ from .. import checks
 from .. import numerics as nx
 
 
-def gradients(name: str, updates: Any) -> tuple[list[tuple[str, jax.Array | None]], Callable[[list], Any]]:
-    """Each leaf with its path, None where there is no gradient; and what makes a tree of as many.
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Each leaf with its path; a None, as in the place of a gradient, is one."""
+    return [(f"params{keystr(path)}", leaf) for path, leaf in tree_flatten_with_path(tree, is_leaf=_is_none)[0]]
+
+
+def each(function: Callable, updates: Any, *trees: Any) -> Any:
+    """What the function makes of each gradient and the trees' leaves in its place; None where there is no gradient."""
+    return jax.tree.map(lambda g, *others: None if g is None else function(g, *others), updates, *trees, is_leaf=_is_none)
+
+
+def floating(name: str, tree: Any) -> Any:
+    """The same tree, of arrays.
 
     Raises: TypeError where one is not floating point, naming it.
     """
-    flat, treedef = tree_flatten_with_path(updates, is_leaf=lambda x: x is None)
-    found = [(f"params{keystr(path)}", None if g is None else jnp.asarray(g, jnp.result_type(g))) for path, g in flat]
-    for path, g in found:
+    for path, leaf in leaves(tree):
+        if leaf is not None:
+            checks.floating(name, path, jnp.result_type(leaf).name)
+    return each(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)
+
+
+def check_alike(name: str, updates: Any, tree: Any, what: str, accumulator: str | None = None) -> None:
+    """Raise ValueError or TypeError where a tree of a state has not the leaves, shapes and dtypes of the gradients, naming the leaf."""
+    there = dict(leaves(tree))
+    for path, g in leaves(updates):
         if g is not None:
-            checks.floating(name, path, g.dtype.name)
-    return found, treedef.unflatten
-
-
-def alike(name: str, updates: Any, tree: Any, what: str, accumulator: str | None = None) -> list[jax.Array | None]:
-    """The leaves of a tree that a state has for the gradients, in their order.
-
-    Raises: ValueError or TypeError where it has other leaves, shapes or dtypes, naming the leaf.
-    """
-    leaves, _ = gradients(name, updates)
-    there = dict(gradients(name, tree)[0])
-    for path, g in leaves:
-        kept = there.get(path)
-        if g is not None:
+            kept: Any = there.get(path)
             checks.present(name, path, what, kept is not None)
-        if g is not None and kept is not None:
-            checks.alike(name, path, what, kept.shape, kept.dtype.name, g.shape, nx.state_dtype(g.dtype.name, accumulator))
-    return [there.get(path) for path, _ in leaves]
+            dtype = nx.state_dtype(g.dtype.name, accumulator)
+            checks.alike(name, path, what, jnp.shape(kept), jnp.result_type(kept).name, g.shape, dtype)
 
 
-def are_finite(leaves: Iterable[jax.Array | None]) -> jax.Array:
+def wrapped(array: jax.Array, dtype: str | None = None) -> nx.Rounded:
+    """An array as rules take it, in its own dtype or another, whatever the caller computed it from."""
+    return nx.wrap(nx.barrier(array)[0], dtype or array.dtype.name)
+
+
+def are_finite(updates: Any) -> jax.Array:
     """Whether no element of any gradient is infinite or NaN, as its dtype has it: of a half, XLA may have kept more."""
-    finite = [nx.is_finite(nx.wrap(*nx.barrier(g), g.dtype.name)) for g in leaves if g is not None]
-    return jnp.stack([jnp.asarray(True), *finite]).all()
+    return jnp.stack([jnp.asarray(True), *jax.tree.leaves(each(lambda g: nx.is_finite(wrapped(g)), updates))]).all()
 
 
 def step_if(
@@ -67,3 +74,7 @@ def step_if(
     if isinstance(condition, Tracer):
         return lax.cond(condition, stepped, left_out)
     return stepped() if condition else left_out()  # outside of a jit `cond` would be compiled at each step
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
