@@ -330,7 +330,7 @@ def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
     number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. Rules
-    use it for √v / c with c <= 1, so that the quotient is normal or 0, and for averages (d / n), where XLA flushes what is subnormal.
+    use it for √v / c with c <= 1, where the quotient is normal or 0, and for means, where CPUs flush one that is subnormal.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)
@@ -565,6 +565,26 @@ def scalar(value) -> Scalar | float:
         return Scalar(lambda number: number, value.item())  # not as an array, which on a TPU could not hold a float64
     array = barrier(jnp.asarray(value))[0]
     return Scalar(lambda number: number, array.astype(np.int32) if array.dtype == bool else array)
+
+
+def reciprocal(number: Number) -> Number:
+    """1 / a hyper-parameter; of 0 infinity."""
+    return 1 / number
+
+
+def in_float32(number: Number) -> jax.Array:
+    """A hyper-parameter rounded once to float32, as an array [] of a state; `scalar` of it goes on with what is left."""
+    return number.rounded_to("float32")
+
+
+def is_finite(a: Rounded | jax.Array) -> jax.Array:
+    """Whether no element is infinite or NaN."""
+    return jnp.isfinite(a.x if isinstance(a, Rounded) else a).all()
+
+
+def choose(condition, a, b) -> jax.Array:
+    """One of two counts or arrays [] of a state, not of two leaves."""
+    return jnp.where(condition, a, b)
 
 
 def refused_on_tpu(x: jax.Array, message: str) -> jax.Array:

@@ -173,3 +173,28 @@ def static_value(value) -> float:
     if isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.numel() == 1):
         return float(value)
     raise TypeError(f"a number is needed, not {value!r}")
+
+
+def scalar(value: Tensor) -> float:
+    """A tensor [] of a state, as a hyper-parameter."""
+    return float(value)
+
+
+def reciprocal(number: Number) -> Number:
+    """1 / a hyper-parameter; of 0 infinity."""
+    return 1 / number if number else math.copysign(math.inf, number)
+
+
+def in_float32(number: Number) -> Tensor:
+    """A hyper-parameter rounded once to float32, as a tensor [] of a state; `scalar` of it goes on with what is left."""
+    return torch.tensor(number, dtype=torch.float64).float()
+
+
+def is_finite(a: Rounded | Tensor) -> bool:
+    """Whether no element is infinite or NaN."""
+    return bool((a.x if isinstance(a, Rounded) else a).isfinite().all())
+
+
+def choose(condition, a, b):
+    """One of two counts or tensors [] of a state, not of two leaves."""
+    return a if condition else b

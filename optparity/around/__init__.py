@@ -7,11 +7,14 @@ from typing import Any
 
 import optax
 
+from .accumulation import ACCUMULATE
 from .averages import PARAMS_EMA, PARAMS_SWA
+from .loss_scale import APPLY_IF_FINITE, LOSS_SCALE
 from .masks import BY_PATH, PARTITION_BY_PATH
 from .piece import SIZES, Piece
 
-PIECES: dict[str, Piece] = {piece.name: piece for piece in (PARAMS_EMA, PARAMS_SWA, BY_PATH, PARTITION_BY_PATH)}
+_ALL = (ACCUMULATE, LOSS_SCALE, APPLY_IF_FINITE, PARAMS_EMA, PARAMS_SWA, BY_PATH, PARTITION_BY_PATH)
+PIECES: dict[str, Piece] = {piece.name: piece for piece in _ALL}
 
 
 @dataclass(frozen=True)
