@@ -431,12 +431,17 @@ def wrap(array: jax.Array, dtype: str) -> Rounded:
     if own not in _ROUND:
         return Rounded(array)
     wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
-    return Rounded(wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
+    return Rounded(wide.astype(dtype) if dtype == "float64" else wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
 
 
-def unwrap(a: Rounded) -> jax.Array:
-    """The array of a leaf, in its dtype."""
-    return a.x.astype(a.dtype)
+def unwrap(a: Rounded, dtype: str | None = None) -> jax.Array:
+    """The array of a leaf, in its dtype, or rounded once to bfloat16."""
+    if dtype in (None, a.dtype):
+        return a.x.astype(a.dtype)
+    x = a.x
+    if a.dtype == "float64":  # first to the precision of a bfloat16, so that float32 on the way rounds nothing
+        x = lax.reduce_precision(x, exponent_bits=11, mantissa_bits=7).astype(jnp.float32)
+    return _ROUND[str(dtype)](x).astype(dtype)
 
 
 def finish(a: Rounded, dtype: str | None = None) -> jax.Array:

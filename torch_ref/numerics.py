@@ -127,12 +127,19 @@ def rounded_to(number: float, dtype: str) -> float:
 
 def wrap(tensor: Tensor, dtype: str) -> Rounded:
     """A tensor as kernels take it, in its own dtype, or in a wider one for halves."""
-    return Rounded(tensor.float(), dtype) if dtype_name(tensor.dtype) in HALVES else Rounded(tensor)
+    if dtype_name(tensor.dtype) not in HALVES:
+        return Rounded(tensor)
+    return Rounded(tensor.double() if dtype == "float64" else tensor.float(), dtype)
 
 
-def unwrap(a: Rounded) -> Tensor:
-    """The tensor of a leaf, in its dtype."""
-    return a.x.to(getattr(torch, a.dtype))
+def unwrap(a: Rounded, dtype: str | None = None) -> Tensor:
+    """The tensor of a leaf, in its dtype, or rounded once to bfloat16."""
+    x = a.x
+    if dtype not in (None, a.dtype) and a.dtype == "float64":
+        # First to the precision of a bfloat16, so that float32 on the way rounds nothing: 45 bits are dropped, a tie goes to even.
+        bits = x.view(torch.int64)
+        x = torch.where(x.isfinite(), ((bits + (2**44 - 1) + ((bits >> 45) & 1)) & -(2**45)).view(torch.float64), x).float()
+    return x.to(getattr(torch, dtype or a.dtype))
 
 
 def finish(a: Rounded, dtype: str) -> Tensor:
