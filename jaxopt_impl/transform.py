@@ -130,7 +130,9 @@ class _Shell:
 
     def inputs(self, updates, state, params) -> list[dict]:
         """For each leaf its state by field, and its parameter as "p" (None where the rule does not read it)."""
-        columns = {field: _column(self.name, updates, getattr(state, field), field, partial(self.field_dtype, field)) for field in self.kept}
+        columns = {
+            field: _column(self.name, updates, getattr(state, field), field, partial(self.field_dtype, field)) for field in self.kept
+        }
         parameters = _column(self.name, updates, params if self.reads_params or self.accumulator else None, "parameter")
         columns["p"] = parameters if self.reads_params else [None] * len(parameters)
         return [dict(zip(columns, own, strict=True)) for own in zip(*columns.values(), strict=True)]

@@ -147,6 +147,42 @@ def finish(a: Rounded, dtype: str) -> Tensor:
     return a.x.to(getattr(torch, dtype))
 
 
+def narrowed(a: Rounded, dtype: str) -> Rounded:
+    """A float32 number rounded to a half, and float32 again."""
+    return Rounded(a.x.to(getattr(torch, dtype)).float(), a.dtype)
+
+
+def narrowed_by(a: Rounded, bits: Tensor) -> Rounded:
+    """A float32 number rounded to bfloat16 up or down by 16 random bits, and float32 again.
+
+    The lower half of its bits is the fraction that is dropped: the sum with the random ones carries as often as that is large. Infinity
+    and NaN stay.
+    """
+    rounded = (a.x.view(torch.int32) + bits & -0x10000).view(torch.float32)
+    return Rounded(torch.where(a.x.isfinite(), rounded, a.x), a.dtype)
+
+
+def update_to(p: Rounded, q: Rounded) -> Rounded:
+    """The update that makes q of p: q - p; -0 where their bits are the same, so that a zero keeps its sign and infinity stays."""
+    u = q - p
+    return Rounded(torch.where(p.x.view(torch.int32) == q.x.view(torch.int32), -0.0, u.x), u.dtype)
+
+
+def rotate_left(words: Tensor, by: int) -> Tensor:
+    """Words of 32 bits, turned around: int32, whose sign the shift to the right would repeat."""
+    return words << by | words >> 32 - by & (1 << by) - 1
+
+
+def word(number: int) -> Tensor:
+    """A whole number modulo 2^32 as a word of 32 bits: an int32, in which addition wraps around."""
+    return torch.tensor(number & 0xFFFFFFFF).to(torch.int32)
+
+
+def places(like: Tensor) -> Tensor:
+    """For each element its number in the array, the last axis counted first, as a word of 32 bits."""
+    return torch.arange(like.numel(), device=like.device).to(torch.int32).view(like.shape)
+
+
 def static_value(value) -> float:
     """A hyper-parameter's value."""
     if isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.numel() == 1):
