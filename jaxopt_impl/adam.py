@@ -96,7 +96,7 @@ def adam(
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
     Exactness: bit-equal to `torch_ref.Adam` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.Adam (lerp and addcmul: FMAs; MKL's root; `pow`), optax.adam (corrections in float32, each moment divided by
-        its own; AMSGrad takes the maximum of the corrected moments; with `mu_dtype` it rounds β₁ mₜ₋₁ to bfloat16 as well).
+        its own; AMSGrad takes the maximum of the corrected moments; with `mu_dtype` it rounds β₁ mₜ₋₁ as well).
     Source: Kingma & Ba 2015, algorithm 1, in the form at the end of its section 2; Reddi, Kale & Kumar 2018, algorithm 2.
     Example:
         >>> import jax.numpy as jnp
@@ -148,7 +148,7 @@ def adamw(
     Exactness: bit-equal to `torch_ref.AdamW` in all four dtypes; with a mask, to two groups there, one of weight_decay 0. Run on CPU; for
         GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.AdamW (shrinks the parameter first, θ (1 − ηλ), then steps; FMAs; MKL's root), optax.adamw (decay 1e-4;
-        corrections in float32; with `mu_dtype` it rounds β₁ mₜ₋₁ to bfloat16 as well).
+        corrections in float32; with `mu_dtype` it rounds β₁ mₜ₋₁ as well).
     Source: Loshchilov & Hutter 2019, algorithm 2, with the schedule multiplier inside η.
     Example:
         >>> import jax.numpy as jnp

@@ -70,7 +70,7 @@ def lion(
         dtype, or in `accumulator_dtype`, or in `mu_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
     Exactness: bit-equal to `torch_ref.Lion` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
-    Differs from: optax.lion (weight_decay 1e-3; XLA contracts; with `mu_dtype` it rounds β mₜ₋₁ to bfloat16 as well), torch.optim (has none).
+    Differs from: optax.lion (weight_decay 1e-3; XLA contracts; with `mu_dtype` it rounds β mₜ₋₁ as well), torch.optim, which has no Lion.
     Source: Chen, Liang, Huang et al. 2023, algorithm 2; defaults of the authors' program.
     Example:
         >>> import jax.numpy as jnp

@@ -29,7 +29,10 @@ MAY_IMPORT = {
     "jaxopt_impl.numerics": {f"jaxopt_impl.{name}" for name in ("batches", "binary64", "corrected", "platforms")},
     "jaxopt_impl.checks": {"jaxopt_impl.numerics"},
     "jaxopt_impl.transform": {"jaxopt_impl.numerics", "jaxopt_impl.checks"},
-    "jaxopt_impl.around": {"jaxopt_impl", "jaxopt_impl.numerics", "jaxopt_impl.binary64", "jaxopt_impl.platforms", "jaxopt_impl.checks"},
+    "jaxopt_impl.around": {
+        "jaxopt_impl",
+        *(f"jaxopt_impl.{name}" for name in ("numerics", "binary64", "platforms", "checks", "transform")),
+    },
     "jaxopt_impl": {f"jaxopt_impl.{name}" for name in ("numerics", "checks", "transform", "around")},
     "torch_ref.numerics": set(),
     "torch_ref.checks": {"torch_ref.numerics"},

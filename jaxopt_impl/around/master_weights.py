@@ -44,14 +44,14 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         what is less than half a unit in its last place.
     Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3.1.
     Example:
-        >>> tx = master_weights(optax.sgd(2**-9))
+        >>> tx = master_weights(optax.sgd(2**-10))
         >>> params = jnp.ones(1, jnp.bfloat16)
         >>> state = tx.init(params)
         >>> for _ in range(3):  # each is a quarter of a unit in the last place
         ...     updates, state = tx.update(jnp.ones(1, jnp.bfloat16), state, params)
         ...     params = optax.apply_updates(params, updates)
         >>> params, state.master
-        (Array([0.9921875], dtype=bfloat16), Array([0.9941406], dtype=float32))
+        (Array([0.996094], dtype=bfloat16), Array([0.9970703], dtype=float32))
     """
     name, tx = "master_weights", optax.with_extra_args_support(tx)
 
@@ -61,7 +61,7 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         wide = widened(params, nx.HALVES)
         return State(tx.init(wide), jax.tree.map(lambda w, p: w if is_wide(p, nx.HALVES) else None, wide, params))
 
-    def update(updates: Any, state: State, params: Any = None, **extra_args: Any):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         wide = gradients(name, updates, params, nx.HALVES)
         masters = jax.tree.map(lambda p, master: p if master is None else master, params, state.master, is_leaf=is_none)
         updates, inner_state = tx.update(wide, state.inner_state, masters, **extra_args)
@@ -77,4 +77,4 @@ def _after(u, p, master):
     if u is None or master is None:
         return u, master
     after, dtype = stepped(master, u), jnp.result_type(p).name
-    return nx.finish(step(nx.wrap(*nx.barrier(p), "float32"), after, dtype)), after.x
+    return nx.finish(step(nx.wrap(nx.barrier(p)[0], "float32"), after, dtype)), after.x

@@ -5,7 +5,6 @@ The bits are Threefry-2x32 of the key, the step, the parameter's number, the fie
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ DTYPES = ("bfloat16",)  # of the parameters that are rounded
 class State(NamedTuple):
     inner_state: Any
     rounding_key: Any  # [2] uint32
-    rounding_step: nx.Count  # [] int32: how many steps have drawn bits
+    rounding_step: Any  # [] int32: how many steps have drawn bits
 
 
 # The rule on one array: parameter p, the same after the step in float32, 16 random bits for each element.
@@ -66,7 +65,7 @@ def stochastic_rounding(tx: optax.GradientTransformation, seed: int, *, state: b
         >>> updates, state = tx.update(jnp.ones(1000, jnp.bfloat16), state, params)
         >>> params = optax.apply_updates(params, updates)
         >>> int((params == 1.5).sum()), int((params == 1.5 - 2**-7).sum())
-        (0, 0)
+        (871, 129)
     """
     name, tx, rounds_state = "stochastic_rounding", optax.with_extra_args_support(tx), state
     checks.whole(name, at_least=0, at_most=2**64 - 1, seed=seed)
@@ -85,23 +84,24 @@ def stochastic_rounding(tx: optax.GradientTransformation, seed: int, *, state: b
         key = step.astype(jnp.uint32) + np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)  # so that it lies where the counter does
         return State(inner_state, key, step)
 
-    def update(updates: Any, state: State, params: Any = None, **extra_args: Any):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         wide = gradients(name, updates, params, DTYPES)
         if jax.tree.leaves(params) and not jax.tree.leaves(wide):
             return updates, state  # nobody steps
-        kept, (leaves, treedef) = places(params), jax.tree.flatten(params, is_leaf=is_none)
+        kept = places(params)
         inner_state = _mapped(lambda x, place: nx.wrap(x, "float32").x, state.inner_state, kept)
         updates, inner_state = tx.update(wide, inner_state, widened(params, DTYPES), **extra_args)
         t = optax.safe_increment(state.rounding_step)
-        bits = _Bits(state.rounding_key, t, jax.tree.leaves(params))
+        leaves, treedef = jax.tree.flatten(params)
+        bits = _Bits(state.rounding_key, t, leaves)
         inner_state = _mapped(lambda x, place: _narrowed(x, bits(*place)), inner_state, kept)
-        numbers = itertools.count()
-        own = [None if p is None else next(numbers) for p in leaves]
-        changed = [
-            u if u is None or not is_wide(p, DTYPES) else _update(u, p, bits(number, 0))
-            for u, p, number in zip(jax.tree.leaves(updates, is_leaf=is_none), leaves, own, strict=True)
-        ]
-        return treedef.unflatten(changed), State(inner_state, state.rounding_key, t)
+        numbers = treedef.unflatten(range(len(leaves)))
+        updates = jax.tree.map(
+            lambda u, p, number: u if u is None or not is_wide(p, DTYPES) else _update(u, p, bits(number, 0)),
+            *(updates, params, numbers),
+            is_leaf=is_none,
+        )
+        return updates, State(inner_state, state.rounding_key, t)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -127,12 +127,12 @@ def _words(key, other_key, block, leaf):
 
 
 def _update(u, p, bits):
-    after = stepped(nx.wrap(*nx.barrier(p), "float32").x, u)
-    return nx.finish(step(nx.wrap(*nx.barrier(p), "float32"), after, bits))
+    after = stepped(nx.wrap(nx.barrier(p)[0], "float32").x, u)
+    return nx.finish(step(nx.wrap(nx.barrier(p)[0], "float32"), after, bits))
 
 
 def _narrowed(x, bits):
-    return nx.finish(nx.narrowed_by(nx.wrap(*nx.barrier(x), "float32"), bits), "bfloat16")
+    return nx.finish(nx.narrowed_by(nx.wrap(nx.barrier(x)[0], "float32"), bits), "bfloat16")
 
 
 def _places(params: Any, inner_state: Any) -> dict[tuple, tuple[int, int]]:

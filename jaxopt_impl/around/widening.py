@@ -43,7 +43,7 @@ def gradients(name: str, updates: Any, params: Any, dtypes: tuple[str, ...]) -> 
         path, g = f"params{keystr(path)}", jnp.asarray(g)
         leaf_checks.floating(name, path, g.dtype.name)
         checks.half_gradient(name, path, g.dtype.name, jnp.result_type(p).name)
-        return nx.wrap(*nx.barrier(g), "float32").x
+        return nx.wrap(nx.barrier(g)[0], "float32").x
 
     return tree_map_with_path(gradient, updates, params, is_leaf=is_none)
 

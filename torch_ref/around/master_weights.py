@@ -31,12 +31,12 @@ class MasterWeights(Widened):
     Example:
         >>> import torch
         >>> p = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
-        >>> optimizer = MasterWeights([p], lambda masters: torch.optim.SGD(masters, lr=2**-9))
+        >>> optimizer = MasterWeights([p], lambda masters: torch.optim.SGD(masters, lr=2**-10))
         >>> for _ in range(3):  # each is a quarter of a unit in the last place
         ...     p.grad = torch.ones_like(p)
         ...     optimizer.step()
         >>> p.item(), optimizer.copies[p].item()
-        (0.9921875, 0.994140625)
+        (0.99609375, 0.9970703125)
     """
 
     name, dtypes = "master_weights", nx.HALVES

@@ -47,7 +47,7 @@ class StochasticRounding(Widened):
         >>> p.grad = torch.ones_like(p)
         >>> optimizer.step()  # an eighth of a unit in the last place
         >>> (p == 1.5).sum().item(), (p == 1.5 - 2**-7).sum().item()
-        (0, 0)
+        (871, 129)
     """
 
     name, dtypes = "stochastic_rounding", DTYPES
