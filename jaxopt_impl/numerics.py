@@ -515,12 +515,17 @@ def wrap(array: jax.Array, dtype: str) -> Rounded:
     if own not in _ROUND:
         return Rounded(array)
     wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
-    return Rounded(wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
+    return Rounded(wide.astype(dtype) if dtype == "float64" else wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
 
 
-def unwrap(a: Rounded) -> jax.Array:
-    """The array of a leaf, in its dtype."""
-    return a.x.astype(a.dtype)
+def unwrap(a: Rounded, dtype: str | None = None) -> jax.Array:
+    """The array of a leaf, in its dtype, or rounded once to bfloat16."""
+    if dtype in (None, a.dtype):
+        return a.x.astype(a.dtype)
+    x = a.x
+    if a.dtype == "float64":  # first to the precision of a bfloat16, so that float32 on the way rounds nothing
+        x = lax.reduce_precision(x, exponent_bits=11, mantissa_bits=7).astype(jnp.float32)
+    return _ROUND[str(dtype)](x).astype(dtype)
 
 
 def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
@@ -529,6 +534,43 @@ def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
     if dtype in (None, a.dtype):
         return x.astype(a.dtype)
     return _ROUND[str(dtype)](x).astype(dtype)  # an accumulator's: where nothing adds bfloat16, XLA takes a mere conversion away
+
+
+def narrowed(a: Rounded, dtype: str) -> Rounded:
+    """A float32 number rounded to a half, and float32 again."""
+    return Rounded(_ROUND[dtype](a.x), a.fuses & _UNDER_ROUNDING[dtype], a.dtype)
+
+
+def narrowed_by(a: Rounded, bits: jax.Array) -> Rounded:
+    """A float32 number rounded to bfloat16 up or down by 16 random bits, and float32 again.
+
+    The lower half of its bits is the fraction that is dropped: the sum with the random ones carries as often as that is large. Infinity
+    and NaN stay.
+    """
+    own = _bits(a.x)
+    finite = own & np.uint32(0x7F800000) != np.uint32(0x7F800000)
+    rounded = lax.bitcast_convert_type(own + bits & np.uint32(0xFFFF0000), jnp.float32)
+    return Rounded(lax.select(finite, rounded, a.x), Fuses.NOTHING, a.dtype)
+
+
+def update_to(p: Rounded, q: Rounded) -> Rounded:
+    """The update that makes q of p: q - p; -0 where their bits are the same, so that a zero keeps its sign and infinity stays."""
+    u = q - p
+    return Rounded(lax.select(_bits(p.x) == _bits(q.x), jnp.full_like(u.x, -0.0), u.x), u.fuses, u.dtype)
+
+
+def rotate_left(words: jax.Array, by: int) -> jax.Array:
+    """Words of 32 bits, turned around."""
+    return words << by | words >> 32 - by
+
+
+def places(like: jax.Array) -> jax.Array:
+    """For each element its number in the array, the last axis counted first, as a word of 32 bits."""
+    numbers, stride = jnp.zeros(like.shape, jnp.uint32), 1
+    for axis in reversed(range(like.ndim)):
+        numbers = numbers + lax.broadcasted_iota(jnp.uint32, like.shape, axis) * np.uint32(stride)
+        stride *= like.shape[axis]
+    return numbers
 
 
 def static_value(value) -> float | None:
