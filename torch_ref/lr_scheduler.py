@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import SequentialLR
 
 from . import checks
 from . import numerics as nx
@@ -18,8 +19,18 @@ from .around import schedules
 from .around.counted import Schedule
 
 __all__ = [
-    *("ClosedForm", "ConstantLR", "CosineAnnealingLR", "ExponentialLR", "InverseSqrtLR", "LinearLR", "MultiStepLR", "OneCycleLR"),
-    *("PolynomialLR", "ScheduleLR", "SequentialLR", "StepLR"),
+    "ClosedForm",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "InverseSqrtLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ScheduleLR",
+    "SequentialLR",
+    "StepLR",
 ]
 
 
