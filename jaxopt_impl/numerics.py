@@ -187,6 +187,7 @@ class Scalar:
     """
 
     __slots__ = ("ahead", "operands", "operation")
+    __array_ufunc__ = None  # as Rounded's
 
     def __init__(self, operation: Callable, *operands: Any):
         self.operation, self.operands = operation, operands
@@ -329,7 +330,7 @@ def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
     number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. Rules
-    use it for √v / c with c <= 1, so that the quotient is normal or 0, and for averages (d / n), where XLA flushes what is subnormal.
+    use it for √v / c with c <= 1, where the quotient is normal or 0, and for means, where CPUs flush one that is subnormal.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)
@@ -406,7 +407,7 @@ def exponent(a: Number) -> Number:
     return math.frexp(a)[1] - 1.0
 
 
-def _biased(bits: jax.Array) -> jax.Array:
+def _biased(bits: Any) -> jax.Array:
     """The exponent of a positive float64, as its bits have it."""
     return (bits >> np.uint64(52)).astype(np.int64)
 
@@ -464,8 +465,8 @@ def power(base, t):
         return Scalar(power, base, t) if isinstance(base, Scalar) else Scalar(functools.partial(power, base), t)
     if isinstance(t, binary64.Binary64):
         return binary64.power(base, t)
-    if isinstance(t, int):
-        return _known_power(base, t)
+    if isinstance(t, int | float):
+        return _known_power(base, int(t))
     bits = lax.convert_element_type(t.x, jnp.int32)
     result = t.constant(1.0)
     for i in range(31):
@@ -514,12 +515,17 @@ def wrap(array: jax.Array, dtype: str) -> Rounded:
     if own not in _ROUND:
         return Rounded(array)
     wide = _ROUND[own](array.astype(jnp.float32))  # it is rounded already, but XLA may have kept more than its dtype holds
-    return Rounded(wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
+    return Rounded(wide.astype(dtype) if dtype == "float64" else wide, _UNDER_ROUNDING.get(dtype, Fuses.NOTHING), dtype)
 
 
-def unwrap(a: Rounded) -> jax.Array:
-    """The array of a leaf, in its dtype."""
-    return a.x.astype(a.dtype)
+def unwrap(a: Rounded, dtype: str | None = None) -> jax.Array:
+    """The array of a leaf, in its dtype, or rounded once to bfloat16."""
+    if dtype in (None, a.dtype):
+        return a.x.astype(a.dtype)
+    x = a.x
+    if a.dtype == "float64":  # first to the precision of a bfloat16, so that float32 on the way rounds nothing
+        x = lax.reduce_precision(x, exponent_bits=11, mantissa_bits=7).astype(jnp.float32)
+    return _ROUND[str(dtype)](x).astype(dtype)
 
 
 def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
@@ -528,6 +534,43 @@ def finish(a: Rounded, dtype: str | None = None) -> jax.Array:
     if dtype in (None, a.dtype):
         return x.astype(a.dtype)
     return _ROUND[str(dtype)](x).astype(dtype)  # an accumulator's: where nothing adds bfloat16, XLA takes a mere conversion away
+
+
+def narrowed(a: Rounded, dtype: str) -> Rounded:
+    """A float32 number rounded to a half, and float32 again."""
+    return Rounded(_ROUND[dtype](a.x), a.fuses & _UNDER_ROUNDING[dtype], a.dtype)
+
+
+def narrowed_by(a: Rounded, bits: jax.Array) -> Rounded:
+    """A float32 number rounded to bfloat16 up or down by 16 random bits, and float32 again.
+
+    The lower half of its bits is the fraction that is dropped: the sum with the random ones carries as often as that is large. Infinity
+    and NaN stay.
+    """
+    own = _bits(a.x)
+    finite = own & np.uint32(0x7F800000) != np.uint32(0x7F800000)
+    rounded = lax.bitcast_convert_type(own + bits & np.uint32(0xFFFF0000), jnp.float32)
+    return Rounded(lax.select(finite, rounded, a.x), Fuses.NOTHING, a.dtype)
+
+
+def update_to(p: Rounded, q: Rounded) -> Rounded:
+    """The update that makes q of p: q - p; -0 where their bits are the same, so that a zero keeps its sign and infinity stays."""
+    u = q - p
+    return Rounded(lax.select(_bits(p.x) == _bits(q.x), jnp.full_like(u.x, -0.0), u.x), u.fuses, u.dtype)
+
+
+def rotate_left(words: jax.Array, by: int) -> jax.Array:
+    """Words of 32 bits, turned around."""
+    return words << by | words >> 32 - by
+
+
+def places(like: jax.Array) -> jax.Array:
+    """For each element its number in the array, the last axis counted first, as a word of 32 bits."""
+    numbers, stride = jnp.zeros(like.shape, jnp.uint32), 1
+    for axis in reversed(range(like.ndim)):
+        numbers = numbers + lax.broadcasted_iota(jnp.uint32, like.shape, axis) * np.uint32(stride)
+        stride *= like.shape[axis]
+    return numbers
 
 
 def static_value(value) -> float | None:
@@ -564,6 +607,26 @@ def scalar(value) -> Scalar | float:
         return Scalar(lambda number: number, value.item())  # not as an array, which on a TPU could not hold a float64
     array = barrier(jnp.asarray(value))[0]
     return Scalar(lambda number: number, array.astype(np.int32) if array.dtype == bool else array)
+
+
+def reciprocal(number: Number) -> Number:
+    """1 / a hyper-parameter; of 0 infinity."""
+    return 1 / number
+
+
+def in_float32(number: Number) -> jax.Array:
+    """A hyper-parameter rounded once to float32, as an array [] of a state; `scalar` of it goes on with what is left."""
+    return number.rounded_to("float32")
+
+
+def is_finite(a: Rounded | jax.Array) -> jax.Array:
+    """Whether no element is infinite or NaN."""
+    return jnp.isfinite(a.x if isinstance(a, Rounded) else a).all()
+
+
+def choose(condition, a, b) -> jax.Array:
+    """One of two counts or arrays [] of a state, not of two leaves."""
+    return jnp.where(condition, a, b)
 
 
 def refused_on_tpu(x: jax.Array, message: str) -> jax.Array:

@@ -60,7 +60,7 @@ def _operand(other) -> Tensor | float:
     return other.x if isinstance(other, Rounded) else other
 
 
-def sqrt(a):
+def sqrt(a) -> Any:
     """Correctly rounded on every device: NumPy's on CPU, elsewhere through float64 (enough for float32); of a Python number too."""
     if not isinstance(a, Rounded):
         return math.sqrt(a)
@@ -155,12 +155,19 @@ def rounded_to(number: float, dtype: str) -> float:
 
 def wrap(tensor: Tensor, dtype: str) -> Rounded:
     """A tensor as kernels take it, in its own dtype, or in a wider one for halves."""
-    return Rounded(tensor.float(), dtype) if dtype_name(tensor.dtype) in HALVES else Rounded(tensor)
+    if dtype_name(tensor.dtype) not in HALVES:
+        return Rounded(tensor)
+    return Rounded(tensor.double() if dtype == "float64" else tensor.float(), dtype)
 
 
-def unwrap(a: Rounded) -> Tensor:
-    """The tensor of a leaf, in its dtype."""
-    return a.x.to(getattr(torch, a.dtype))
+def unwrap(a: Rounded, dtype: str | None = None) -> Tensor:
+    """The tensor of a leaf, in its dtype, or rounded once to bfloat16."""
+    x = a.x
+    if dtype not in (None, a.dtype) and a.dtype == "float64":
+        # First to the precision of a bfloat16, so that float32 on the way rounds nothing: 45 bits are dropped, a tie goes to even.
+        bits = x.view(torch.int64)
+        x = torch.where(x.isfinite(), ((bits + (2**44 - 1) + ((bits >> 45) & 1)) & -(2**45)).view(torch.float64), x).float()
+    return x.to(getattr(torch, dtype or a.dtype))
 
 
 def finish(a: Rounded, dtype: str) -> Tensor:
@@ -168,8 +175,69 @@ def finish(a: Rounded, dtype: str) -> Tensor:
     return a.x.to(getattr(torch, dtype))
 
 
+def narrowed(a: Rounded, dtype: str) -> Rounded:
+    """A float32 number rounded to a half, and float32 again."""
+    return Rounded(a.x.to(getattr(torch, dtype)).float(), a.dtype)
+
+
+def narrowed_by(a: Rounded, bits: Tensor) -> Rounded:
+    """A float32 number rounded to bfloat16 up or down by 16 random bits, and float32 again.
+
+    The lower half of its bits is the fraction that is dropped: the sum with the random ones carries as often as that is large. Infinity
+    and NaN stay.
+    """
+    rounded = (a.x.view(torch.int32) + bits & -0x10000).view(torch.float32)
+    return Rounded(torch.where(a.x.isfinite(), rounded, a.x), a.dtype)
+
+
+def update_to(p: Rounded, q: Rounded) -> Rounded:
+    """The update that makes q of p: q - p; -0 where their bits are the same, so that a zero keeps its sign and infinity stays."""
+    u = q - p
+    return Rounded(torch.where(p.x.view(torch.int32) == q.x.view(torch.int32), -0.0, u.x), u.dtype)
+
+
+def rotate_left(words: Tensor, by: int) -> Tensor:
+    """Words of 32 bits, turned around: int32, whose sign the shift to the right would repeat."""
+    return words << by | words >> 32 - by & (1 << by) - 1
+
+
+def word(number: int) -> Tensor:
+    """A whole number modulo 2^32 as a word of 32 bits: an int32, in which addition wraps around."""
+    return torch.tensor(number & 0xFFFFFFFF).to(torch.int32)
+
+
+def places(like: Tensor) -> Tensor:
+    """For each element its number in the array, the last axis counted first, as a word of 32 bits."""
+    return torch.arange(like.numel(), device=like.device).to(torch.int32).view(like.shape)
+
+
 def static_value(value) -> float:
     """A hyper-parameter's value."""
     if isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.numel() == 1):
         return float(value)
     raise TypeError(f"a number is needed, not {value!r}")
+
+
+def scalar(value: Tensor) -> float:
+    """A tensor [] of a state, as a hyper-parameter."""
+    return float(value)
+
+
+def reciprocal(number: Number) -> Number:
+    """1 / a hyper-parameter; of 0 infinity."""
+    return 1 / number if number else math.copysign(math.inf, number)
+
+
+def in_float32(number: Number) -> Tensor:
+    """A hyper-parameter rounded once to float32, as a tensor [] of a state; `scalar` of it goes on with what is left."""
+    return torch.tensor(number, dtype=torch.float64).float()
+
+
+def is_finite(a: Rounded | Tensor) -> bool:
+    """Whether no element is infinite or NaN."""
+    return bool((a.x if isinstance(a, Rounded) else a).isfinite().all())
+
+
+def choose(condition, a, b):
+    """One of two counts or tensors [] of a state, not of two leaves."""
+    return a if condition else b
