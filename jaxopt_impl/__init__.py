@@ -2,8 +2,13 @@
 
 from .adagrad import adagrad
 from .adam import adam, adamw
+from .around import schedules
 from .around.accumulation import accumulate
+from .around.averages import averaged, params_ema, params_swa
 from .around.loss_scale import apply_if_finite, loss_scale, scaled
+from .around.masks import by_path, frozen, partition_by_path
+from .around.master_weights import master_weights
+from .around.stochastic_rounding import stochastic_rounding
 from .lion import lion
 from .momentum import momentum
 from .packing import pack, unpack
@@ -16,12 +21,21 @@ __all__ = [
     "adam",
     "adamw",
     "apply_if_finite",
+    "averaged",
+    "by_path",
+    "frozen",
     "lion",
     "loss_scale",
+    "master_weights",
     "momentum",
     "pack",
+    "params_ema",
+    "params_swa",
+    "partition_by_path",
     "rmsprop",
     "scaled",
+    "schedules",
     "sgd",
+    "stochastic_rounding",
     "unpack",
 ]

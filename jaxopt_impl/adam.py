@@ -70,6 +70,7 @@ def adam(
     *,
     maximize: bool = False,
     accumulator_dtype: DTypeLike | None = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam: RMSProp with a running mean in the place of the gradient, and both averages corrected for their start at 0.
 
@@ -88,12 +89,14 @@ def adam(
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
             rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
             (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+        mu_dtype: bfloat16 keeps `exp_avg` in it, as in optax, whatever the leaf's dtype and `accumulator_dtype` are. mₜ is computed in the
+            same dtype as without, used as it is, and rounded once when it is stored.
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
-        bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
+        bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`; `exp_avg` in `mu_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
     Exactness: bit-equal to `torch_ref.Adam` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.Adam (lerp and addcmul: FMAs; MKL's root; `pow`), optax.adam (corrections in float32, each moment divided by
-        its own; AMSGrad takes the maximum of the corrected moments).
+        its own; AMSGrad takes the maximum of the corrected moments; with `mu_dtype` it rounds β₁ mₜ₋₁ as well).
     Source: Kingma & Ba 2015, algorithm 1, in the form at the end of its section 2; Reddi, Kale & Kumar 2018, algorithm 2.
     Example:
         >>> import jax.numpy as jnp
@@ -101,7 +104,7 @@ def adam(
         >>> tx.update(jnp.array([2.0]), tx.init(jnp.array([1.0])))[0]
         Array([-0.5], dtype=float32)
     """
-    arguments = (learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, accumulator_dtype)
+    arguments = (learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, accumulator_dtype, mu_dtype)
     return _adam("adam", *arguments, decoupled_weight_decay=False)
 
 
@@ -116,6 +119,7 @@ def adamw(
     mask: Any = None,
     maximize: bool = False,
     accumulator_dtype: DTypeLike | None = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """AdamW: Adam whose weight decay does not pass through the averages.
 
@@ -135,14 +139,16 @@ def adamw(
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
             rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
             (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+        mu_dtype: bfloat16 keeps `exp_avg` in it, as in optax, whatever the leaf's dtype and `accumulator_dtype` are. mₜ is computed in the
+            same dtype as without, used as it is, and rounded once when it is stored.
     Shapes: updates, `exp_avg`, `exp_avg_sq` and `max_exp_avg_sq` follow each leaf; `step` is [].  Dtypes: float32, float64,
-        bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`.
+        bfloat16, float16; state in the leaf's dtype, or in `accumulator_dtype`; `exp_avg` in `mu_dtype`.
     Raises: ValueError where a range above is broken, or the mask is another tree than the parameters; TypeError where a leaf is not
         floating point, or float64 on a TPU, or one of the mask is no boolean, naming it.
     Exactness: bit-equal to `torch_ref.AdamW` in all four dtypes; with a mask, to two groups there, one of weight_decay 0. Run on CPU; for
         GPU and TPU compiled, read and interpreted, not run.
     Differs from: torch.optim.AdamW (shrinks the parameter first, θ (1 − ηλ), then steps; FMAs; MKL's root), optax.adamw (decay 1e-4;
-        corrections in float32).
+        corrections in float32; with `mu_dtype` it rounds β₁ mₜ₋₁ as well).
     Source: Loshchilov & Hutter 2019, algorithm 2, with the schedule multiplier inside η.
     Example:
         >>> import jax.numpy as jnp
@@ -150,7 +156,7 @@ def adamw(
         >>> tx.update(jnp.array([2.0]), tx.init(jnp.array([1.0])), jnp.array([1.0]))[0]
         Array([-0.75], dtype=float32)
     """
-    arguments = (amsgrad, maximize, accumulator_dtype)
+    arguments = (amsgrad, maximize, accumulator_dtype, mu_dtype)
     decayed = _adam("adamw", learning_rate, b1, b2, eps, weight_decay, *arguments, decoupled_weight_decay=True)
     if mask is None:
         return decayed
@@ -159,11 +165,12 @@ def adamw(
 
 
 def _adam(
-    name, learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, accumulator_dtype, *, decoupled_weight_decay
+    name, learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, accumulator_dtype, mu_dtype, *, decoupled_weight_decay
 ) -> optax.GradientTransformationExtraArgs:
     checks.at_least_zero(name, lr=learning_rate, eps=eps, weight_decay=weight_decay)
     checks.beta(name, 0, "b1", b1)
     checks.beta(name, 1, "b2", b2)
     hyper = Hyper(learning_rate, b1, b2, eps, weight_decay, amsgrad, maximize, decoupled_weight_decay)
     initial_values = {"exp_avg": 0.0, "exp_avg_sq": 0.0, "max_exp_avg_sq": 0.0 if amsgrad else None}
-    return transform(name, step, hyper, State, initial_values, prepare=prepare, accumulator_dtype=accumulator_dtype)
+    dtypes = {"accumulator_dtype": accumulator_dtype, "own_dtypes": {"exp_avg": checks.first_moment(name, mu_dtype)}}
+    return transform(name, step, hyper, State, initial_values, prepare=prepare, **dtypes)

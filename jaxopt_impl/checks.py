@@ -51,14 +51,22 @@ def beta(name, index, argument, value):
 
 
 def accumulator(name, dtype):
+    return _kept_in(name, "accumulator_dtype", dtype, "float32")
+
+
+def first_moment(name, dtype):
+    return _kept_in(name, "mu_dtype", dtype, "bfloat16")
+
+
+def _kept_in(name, argument, dtype, supported):
     if dtype is None:
         return None
     try:
         dtype = nx.dtype_name(dtype)
     except TypeError:
         dtype = str(dtype)
-    if dtype != "float32":
-        raise ValueError(f"{name}: accumulator_dtype {dtype} is not supported; float32 or None is needed.")
+    if dtype != supported:
+        raise ValueError(f"{name}: {argument} {dtype} is not supported; {supported} or None is needed.")
     return dtype
 
 
@@ -69,6 +77,11 @@ def not_half(name, argument, dtype):
             "optax.inject_hyperparams.",
             stacklevel=4,
         )
+
+
+def schedule(name, argument, count, value):
+    if value != value:
+        raise ValueError(f"{name}: the schedule of {argument} is NaN at count {count}; a number is needed.")
 
 
 def eps_survives(name, path, dtype, eps, in_sqrt):

@@ -47,6 +47,7 @@ def lion(
     *,
     maximize: bool = False,
     accumulator_dtype: DTypeLike | None = None,
+    mu_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Lion: every coordinate moves by η, in the direction that an average of the gradients has; weight decay is decoupled.
 
@@ -63,11 +64,13 @@ def lion(
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32; only the update is
             rounded to the leaf's dtype. Gradients may be float32 then; give `update` the parameters, so that it knows the leaf's.
             (In `optax.inject_hyperparams` write "float32": it would call jnp.float32 as a schedule.)
+        mu_dtype: bfloat16 keeps `exp_avg` in it, as in optax, whatever the leaf's dtype and `accumulator_dtype` are. mₜ is computed in the
+            same dtype as without, used as it is, and rounded once when it is stored.
     Shapes: updates and `exp_avg` follow each leaf; `step` is [].  Dtypes: float32, float64, bfloat16, float16; state in the leaf's
-        dtype, or in `accumulator_dtype`.
+        dtype, or in `accumulator_dtype`, or in `mu_dtype`.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, or float64 on a TPU, naming it.
     Exactness: bit-equal to `torch_ref.Lion` in all four dtypes. Run on CPU; for GPU and TPU compiled, read and interpreted, not run.
-    Differs from: optax.lion (weight_decay 1e-3; XLA contracts), torch.optim, which has no Lion.
+    Differs from: optax.lion (weight_decay 1e-3; XLA contracts; with `mu_dtype` it rounds β mₜ₋₁ as well), torch.optim, which has no Lion.
     Source: Chen, Liang, Huang et al. 2023, algorithm 2; defaults of the authors' program.
     Example:
         >>> import jax.numpy as jnp
@@ -79,4 +82,5 @@ def lion(
     checks.beta("lion", 0, "b1", b1)
     checks.beta("lion", 1, "b2", b2)
     hyper = Hyper(learning_rate, b1, b2, weight_decay, maximize)
-    return transform("lion", step, hyper, State, {"exp_avg": 0.0}, accumulator_dtype=accumulator_dtype)
+    dtypes = {"accumulator_dtype": accumulator_dtype, "own_dtypes": {"exp_avg": checks.first_moment("lion", mu_dtype)}}
+    return transform("lion", step, hyper, State, {"exp_avg": 0.0}, **dtypes)

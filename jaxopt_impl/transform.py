@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ def transform(
     *,
     prepare: Callable[[Any], Any] = _as_it_is,
     accumulator_dtype: Any = None,
+    own_dtypes: Mapping[str, str | None] = MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
     """The optax transform of a kernel.
 
@@ -47,8 +49,9 @@ def transform(
         initial_values: for each field but `step` the number that it starts at, or None where this configuration keeps no such field.
         prepare: what the kernel's module makes of the hyper-parameters once a step, in float64.
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32.
+        own_dtypes: of fields that are kept in it, whatever the leaf's is: computed and used as the others are, rounded when stored.
     """
-    shell = _Shell(name, step, hyper, make_state, initial_values, prepare, checks.accumulator(name, accumulator_dtype))
+    shell = _Shell(name, step, hyper, make_state, initial_values, prepare, checks.accumulator(name, accumulator_dtype), own_dtypes)
     return optax.GradientTransformationExtraArgs(shell.init, shell.update)
 
 
@@ -63,6 +66,7 @@ class _Shell:
     initial_values: Mapping[str, float | None]
     prepare: Callable[[Any], Any]
     accumulator: str | None
+    own_dtypes: Mapping[str, str | None]
 
     @functools.cached_property
     def kept(self) -> dict[str, float]:
@@ -81,7 +85,7 @@ class _Shell:
             eps, in_sqrt = (getattr(self.hyper, field, None) for field in ("eps", "eps_in_sqrt"))
             checks.eps_survives(self.name, path, nx.state_dtype(dtype, self.accumulator), eps, in_sqrt)
         trees = {
-            field: jax.tree.map(lambda leaf, value=value: _filled(leaf, value, self.state_dtype(leaf)), params)
+            field: jax.tree.map(lambda leaf, field=field, value=value: _filled(leaf, value, self.field_dtype(field, leaf)), params)
             for field, value in self.kept.items()
         }
         return self.state(trees, step=counter(params))
@@ -126,7 +130,9 @@ class _Shell:
 
     def inputs(self, updates, state, params) -> list[dict]:
         """For each leaf its state by field, and its parameter as "p" (None where the rule does not read it)."""
-        columns = {field: _column(self.name, updates, getattr(state, field), field, self.state_dtype) for field in self.kept}
+        columns = {
+            field: _column(self.name, updates, getattr(state, field), field, partial(self.field_dtype, field)) for field in self.kept
+        }
         parameters = _column(self.name, updates, params if self.reads_params or self.accumulator else None, "parameter")
         columns["p"] = parameters if self.reads_params else [None] * len(parameters)
         return [dict(zip(columns, own, strict=True)) for own in zip(*columns.values(), strict=True)]
@@ -154,19 +160,24 @@ class _Shell:
 
     def step_leaf(self, h, g, own, dtype):
         """One leaf of a dtype through the kernel: arrays in, arrays out."""
-        kept_dtype = self.state_dtype(g).name
+        computed_in = self.state_dtype(g).name
         g, own = nx.barrier(g, own)
-        wrapped = {field: None if array is None else nx.wrap(array, kept_dtype) for field, array in own.items()}
+        wrapped = {field: None if array is None else nx.wrap(array, computed_in) for field, array in own.items()}
         p = wrapped.pop("p")
-        u, s = self.step(nx.wrap(g, kept_dtype), p, self.state(wrapped), h)
-        return nx.finish(u, dtype), {field: nx.unwrap(getattr(s, field)) for field in wrapped}
+        u, s = self.step(nx.wrap(g, computed_in), p, self.state(wrapped), h)
+        return nx.finish(u, dtype), {field: nx.unwrap(getattr(s, field), self.own_dtypes.get(field)) for field in wrapped}
 
     def state(self, fields, **step) -> Any:
         """The kernel's `State`, None where this configuration keeps no such field."""
         return self.make_state(**(dict.fromkeys(self.initial_values) | fields), **step)
 
     def state_dtype(self, leaf) -> np.dtype:
+        """In which a leaf is computed, and its state kept but for fields of an own dtype."""
         return np.dtype(nx.state_dtype(jnp.result_type(leaf).name, self.accumulator))
+
+    def field_dtype(self, field: str, leaf) -> np.dtype:
+        """In which a field of a leaf is kept."""
+        return np.dtype(self.own_dtypes.get(field) or self.state_dtype(leaf))
 
 
 def _array(leaf):

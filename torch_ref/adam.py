@@ -65,7 +65,7 @@ class Adam(RoundedOnce):
         `capturable=True` and `differentiable=True` are refused.
     State: `step` [], `exp_avg`, `exp_avg_sq` [*p], and `max_exp_avg_sq` [*p] with `amsgrad`, in the parameter's dtype or the accumulator's.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`). `mu_dtype=torch.bfloat16` keeps `exp_avg` in it.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.adam` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.Adam (lerp and addcmul: FMAs; MKL's root; `pow`); checkpoints are exchanged both ways.
@@ -95,10 +95,12 @@ class Adam(RoundedOnce):
         fused=None,
         decoupled_weight_decay=False,
         accumulator_dtype=None,
+        mu_dtype=None,
     ):
         super().__init__(
             params,
             accumulator_dtype,
+            {"exp_avg": checks.first_moment(self.name, mu_dtype)},
             lr=lr,
             betas=betas,
             eps=eps,
@@ -134,7 +136,7 @@ class AdamW(Adam):
     Args: as torch.optim.AdamW; for the rest see `Adam`, which this is with `decoupled_weight_decay=True`.
     State: as `Adam`.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`). `mu_dtype=torch.bfloat16` keeps `exp_avg` in it.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.adamw` in all four dtypes. Run on CPU only.
     Differs from: torch.optim.AdamW, which shrinks the parameter first and then steps; checkpoints are exchanged both ways.
@@ -163,6 +165,7 @@ class AdamW(Adam):
         differentiable=False,
         fused=None,
         accumulator_dtype=None,
+        mu_dtype=None,
     ):
         super().__init__(
             params,
@@ -178,4 +181,5 @@ class AdamW(Adam):
             fused=fused,
             decoupled_weight_decay=True,
             accumulator_dtype=accumulator_dtype,
+            mu_dtype=mu_dtype,
         )

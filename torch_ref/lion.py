@@ -43,7 +43,7 @@ class Lion(RoundedOnce):
         `differentiable=True` is refused.
     State: `exp_avg` [*p] in the parameter's dtype or the accumulator's; no `step`, which the rule does not read.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
-        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).
+        float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`). `mu_dtype=torch.bfloat16` keeps `exp_avg` in it.
     Raises: ValueError where a range is broken; TypeError where a parameter is not floating point or a gradient not dense.
     Exactness: bit-equal to `jaxopt_impl.lion` in all four dtypes. Run on CPU only.
     Differs from: torch.optim, which has no Lion; the authors' program (shrinks the parameter first, θ (1 − ηλ); `torch.sign`, which
@@ -71,10 +71,12 @@ class Lion(RoundedOnce):
         differentiable=False,
         fused=None,
         accumulator_dtype=None,
+        mu_dtype=None,
     ):
         super().__init__(
             params,
             accumulator_dtype,
+            {"exp_avg": checks.first_moment("lion", mu_dtype)},
             lr=lr,
             betas=betas,
             weight_decay=weight_decay,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def _operand(other) -> Tensor | float:
     return other.x if isinstance(other, Rounded) else other
 
 
-def sqrt(a):
+def sqrt(a) -> Any:
     """Correctly rounded on every device: NumPy's on CPU, elsewhere through float64 (enough for float32); of a Python number too."""
     if not isinstance(a, Rounded):
         return math.sqrt(a)
@@ -81,6 +82,26 @@ def where(condition: bool, a: Number, b: Number) -> Number:
     return a if condition else b
 
 
+def less(a: Number, b: Number) -> bool:
+    """Whether a < b, of two hyper-parameters: a condition for `where`."""
+    return a < b
+
+
+def floor(a: Number) -> Number:
+    """The largest whole number that is not above a hyper-parameter."""
+    return float(np.floor(a))
+
+
+def exponent(a: Number) -> Number:
+    """The n with 2ⁿ <= a < 2ⁿ⁺¹, of a hyper-parameter a >= 2⁻¹⁰²²."""
+    return math.frexp(a)[1] - 1.0
+
+
+def power_of_two(n: Number) -> Number:
+    """2ⁿ, of a whole number from -1022 to 1023."""
+    return math.ldexp(1.0, int(n))
+
+
 def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) -> Rounded:
     """a; but b, or what it returns, where a hyper-parameter is 0. (Kernels test it before, so here it is a.)"""
     if number:
@@ -88,9 +109,16 @@ def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) 
     return b() if callable(b) else b
 
 
-def maximum(a: Rounded, b: Rounded) -> Rounded:
-    """The larger one; NaN if one is."""
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two leaves, NaN if one is; or of two hyper-parameters, which are numbers."""
+    if not isinstance(a, Rounded):
+        return where(less(a, b), b, a)
     return Rounded(torch.maximum(a.x, b.x), a.dtype)
+
+
+def minimum(a: Number, b: Number) -> Number:
+    """The smaller of two hyper-parameters, which are numbers."""
+    return where(less(b, a), b, a)
 
 
 def power(base: float, t: float) -> float:
@@ -127,17 +155,60 @@ def rounded_to(number: float, dtype: str) -> float:
 
 def wrap(tensor: Tensor, dtype: str) -> Rounded:
     """A tensor as kernels take it, in its own dtype, or in a wider one for halves."""
-    return Rounded(tensor.float(), dtype) if dtype_name(tensor.dtype) in HALVES else Rounded(tensor)
+    if dtype_name(tensor.dtype) not in HALVES:
+        return Rounded(tensor)
+    return Rounded(tensor.double() if dtype == "float64" else tensor.float(), dtype)
 
 
-def unwrap(a: Rounded) -> Tensor:
-    """The tensor of a leaf, in its dtype."""
-    return a.x.to(getattr(torch, a.dtype))
+def unwrap(a: Rounded, dtype: str | None = None) -> Tensor:
+    """The tensor of a leaf, in its dtype, or rounded once to bfloat16."""
+    x = a.x
+    if dtype not in (None, a.dtype) and a.dtype == "float64":
+        # First to the precision of a bfloat16, so that float32 on the way rounds nothing: 45 bits are dropped, a tie goes to even.
+        bits = x.view(torch.int64)
+        x = torch.where(x.isfinite(), ((bits + (2**44 - 1) + ((bits >> 45) & 1)) & -(2**45)).view(torch.float64), x).float()
+    return x.to(getattr(torch, dtype or a.dtype))
 
 
 def finish(a: Rounded, dtype: str) -> Tensor:
     """The tensor of a finished update, rounded to the parameter's dtype."""
     return a.x.to(getattr(torch, dtype))
+
+
+def narrowed(a: Rounded, dtype: str) -> Rounded:
+    """A float32 number rounded to a half, and float32 again."""
+    return Rounded(a.x.to(getattr(torch, dtype)).float(), a.dtype)
+
+
+def narrowed_by(a: Rounded, bits: Tensor) -> Rounded:
+    """A float32 number rounded to bfloat16 up or down by 16 random bits, and float32 again.
+
+    The lower half of its bits is the fraction that is dropped: the sum with the random ones carries as often as that is large. Infinity
+    and NaN stay.
+    """
+    rounded = (a.x.view(torch.int32) + bits & -0x10000).view(torch.float32)
+    return Rounded(torch.where(a.x.isfinite(), rounded, a.x), a.dtype)
+
+
+def update_to(p: Rounded, q: Rounded) -> Rounded:
+    """The update that makes q of p: q - p; -0 where their bits are the same, so that a zero keeps its sign and infinity stays."""
+    u = q - p
+    return Rounded(torch.where(p.x.view(torch.int32) == q.x.view(torch.int32), -0.0, u.x), u.dtype)
+
+
+def rotate_left(words: Tensor, by: int) -> Tensor:
+    """Words of 32 bits, turned around: int32, whose sign the shift to the right would repeat."""
+    return words << by | words >> 32 - by & (1 << by) - 1
+
+
+def word(number: int) -> Tensor:
+    """A whole number modulo 2^32 as a word of 32 bits: an int32, in which addition wraps around."""
+    return torch.tensor(number & 0xFFFFFFFF).to(torch.int32)
+
+
+def places(like: Tensor) -> Tensor:
+    """For each element its number in the array, the last axis counted first, as a word of 32 bits."""
+    return torch.arange(like.numel(), device=like.device).to(torch.int32).view(like.shape)
 
 
 def static_value(value) -> float:

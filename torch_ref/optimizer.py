@@ -37,8 +37,11 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     has_step: ClassVar[bool] = True  # whether the state keeps `step`; torch.optim.SGD's does not
     extra_keys: ClassVar[dict[str, Any]] = {}  # keys that torch.optim's group lacks, with what their absence means
 
-    def __init__(self, params, accumulator_dtype=None, **defaults):
+    own_dtypes: dict[str, str | None]  # of fields of the state that are kept in it, whatever the parameter's is
+
+    def __init__(self, params, accumulator_dtype=None, own_dtypes=None, **defaults):
         self.accumulator_dtype = checks.accumulator(self.name, accumulator_dtype)
+        self.own_dtypes = own_dtypes or {}
         self._check(defaults)
         super().__init__(params, defaults)
 
@@ -68,17 +71,17 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             raise
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "accumulator_dtype": self.accumulator_dtype}
+        return {**super().__getstate__(), "accumulator_dtype": self.accumulator_dtype, "own_dtypes": self.own_dtypes}
 
     def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
+        super().__setstate__({"own_dtypes": {}, **state})  # pickles of earlier versions have none
         for group in self.param_groups:
             for key, value in {**self.defaults, **_ABSENT, **self.extra_keys}.items():
                 if key in self.defaults:
                     group.setdefault(key, value)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As torch.optim's, but that the accumulators of halves keep their dtype, where torch.optim casts to the parameter's."""
+        """As torch.optim's, but that state of another dtype than the parameter's keeps it, where torch.optim casts to the parameter's."""
         loaded = {}
         last_hook = self.register_load_state_dict_pre_hook(lambda _, what_hooks_made: loaded.update(what_hooks_made))
         try:
@@ -88,10 +91,10 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         ids = [i for group in loaded["param_groups"] for i in group["params"]]
         parameters = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(ids, parameters, strict=True):
-            dtype = getattr(torch, self._state_dtype(p))
             for field, value in loaded["state"].get(i, {}).items():
-                if dtype != p.dtype and isinstance(value, Tensor) and field != "step":
-                    self.state[p][field] = value.to(p.device, dtype, copy=True)
+                dtype = self._field_dtype(field, p)
+                if dtype != nx.dtype_name(p.dtype) and isinstance(value, Tensor) and field != "step":
+                    self.state[p][field] = nx.unwrap(nx.wrap(value.to(p.device, copy=True), nx.dtype_name(value.dtype)), dtype)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -111,12 +114,12 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         checks.floating(self.name, path, nx.dtype_name(g.dtype))
         checks.gradient(self.name, path, nx.dtype_name(g.dtype), nx.dtype_name(p.dtype), self.accumulator_dtype)
         first = self._start(p, group)
-        kept, dtype = self._kept(path, p, g, group), self._state_dtype(p)
+        kept, computed_in = self._kept(path, p, g, group), self._state_dtype(p)
         h = self._prepared(p, group, first)
-        s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, dtype) for field, x in kept.items()}))
-        u, s = type(self).rule(nx.wrap(g, dtype), nx.wrap(p, dtype), s, h)
+        s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, computed_in) for field, x in kept.items()}))
+        u, s = type(self).rule(nx.wrap(g, computed_in), nx.wrap(p, computed_in), s, h)
         for field, tensor in kept.items():
-            tensor.copy_(nx.unwrap(getattr(s, field)))
+            tensor.copy_(nx.unwrap(getattr(s, field), self.own_dtypes.get(field)))
         p.add_(nx.finish(u, nx.dtype_name(p.dtype)))
 
     def _start(self, p: Tensor, group: dict) -> bool:
@@ -131,8 +134,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     def _make_state(self, p: Tensor, initial_values: dict[str, float]) -> None:
         if self.has_step:
             self.state[p]["step"] = torch.zeros((), dtype=_step_dtype())
-        dtype = self._state_dtype(p)
         for field, value in initial_values.items():
+            dtype = self._field_dtype(field, p)
             value = nx.rounded_to(nx.static_value(value), dtype)
             self.state[p][field] = torch.full_like(p, value, dtype=getattr(torch, dtype), memory_format=torch.preserve_format)
 
@@ -142,7 +145,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         kept = {field: state.get(field) for field, value in self.initial_values(group).items() if value is not None}
         for field, tensor in kept.items():
             checks.present(self.name, path, field, tensor is not None)
-            checks.alike(self.name, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, self._state_dtype(p))
+            checks.alike(self.name, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, self._field_dtype(field, p))
         return kept
 
     def _prepared(self, p: Tensor, group: dict, first: bool) -> Any:
@@ -155,7 +158,12 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         return type(self).prepare(self.Hyper(**{field: _number(value) for field, value in fields.items()}))
 
     def _state_dtype(self, p: Tensor) -> str:
+        """In which a parameter's step is computed, and its state kept but for fields of an own dtype."""
         return nx.state_dtype(nx.dtype_name(p.dtype), self.accumulator_dtype)
+
+    def _field_dtype(self, field: str, p: Tensor) -> str:
+        """In which a field of a parameter's state is kept."""
+        return self.own_dtypes.get(field) or self._state_dtype(p)
 
     def _check(self, group: dict) -> None:
         for argument in ("differentiable", "capturable"):

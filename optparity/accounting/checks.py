@@ -41,7 +41,7 @@ def options(optimizer: str, given: Mapping[str, Any]) -> None:
     """Arguments of one of `optparity.OPTIMIZERS` are of the kind that they are by default; ranges are the optimizer's own to check.
 
     Flags are true or false; numbers are int or float and not bool, the learning rate also a schedule; `accumulator_dtype` is "float32"
-    or None.
+    or None, `mu_dtype` "bfloat16" or None.
 
     Raises: ValueError, one line, for an unknown optimizer or argument, or a value of another kind.
     """
@@ -56,6 +56,8 @@ def options(optimizer: str, given: Mapping[str, Any]) -> None:
             flag(optimizer, **{name: value})
         elif name == "accumulator_dtype":
             of_optimizers.accumulator(optimizer, value)
+        elif name == "mu_dtype":
+            of_optimizers.first_moment(optimizer, value)
         elif not (name == "learning_rate" and callable(value)):
             _number(optimizer, name, value)
 

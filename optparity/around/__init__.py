@@ -8,12 +8,14 @@ from typing import Any
 import optax
 
 from .accumulation import ACCUMULATE
+from .averages import PARAMS_EMA, PARAMS_SWA
 from .loss_scale import APPLY_IF_FINITE, LOSS_SCALE
+from .masks import BY_PATH, PARTITION_BY_PATH
 from .piece import Piece
+from .state_dtypes import PIECES as STATE_DTYPES
 
-PIECES: dict[str, Piece] = {piece.name: piece for piece in (ACCUMULATE, LOSS_SCALE, APPLY_IF_FINITE)}
-# Leaves of several shapes; the first axis of some divides by 8 devices.
-SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
+_ALL = (ACCUMULATE, LOSS_SCALE, APPLY_IF_FINITE, PARAMS_EMA, PARAMS_SWA, BY_PATH, PARTITION_BY_PATH, *STATE_DTYPES)
+PIECES: dict[str, Piece] = {piece.name: piece for piece in _ALL}
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,6 @@ class AroundRow:
     @property
     def dtypes(self) -> tuple[str, ...]:
         return self.entry.dtypes
-
-    @property
-    def sizes(self) -> dict[str, tuple[int, ...]]:
-        return SIZES
 
     @functools.cached_property
     def tx(self) -> optax.GradientTransformation:

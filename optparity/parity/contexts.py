@@ -55,7 +55,8 @@ def _built(build, tx):
 
 def apply_updates(params, updates):
     """`optax.apply_updates`, but that a parameter whose update is None, as that of a gradient None is, stays as it is."""
-    return jax.tree.map(lambda u, p: p if u is None else optax.apply_updates(p, u), updates, params, is_leaf=lambda u: u is None)
+    with jax.numpy_dtype_promotion("standard"):  # the update of a half may be float32
+        return jax.tree.map(lambda u, p: p if u is None else optax.apply_updates(p, u), updates, params, is_leaf=lambda u: u is None)
 
 
 def train_step_of(tx):
