@@ -2,6 +2,9 @@
 
 from .adagrad import adagrad
 from .adam import adam, adamw
+from .around import schedules
+from .around.averages import averaged, params_ema, params_swa
+from .around.masks import by_path, frozen, partition_by_path
 from .around.master_weights import master_weights
 from .around.stochastic_rounding import stochastic_rounding
 from .lion import lion
@@ -10,4 +13,23 @@ from .packing import pack, unpack
 from .rmsprop import rmsprop
 from .sgd import sgd
 
-__all__ = ["adagrad", "adam", "adamw", "lion", "master_weights", "momentum", "pack", "rmsprop", "sgd", "stochastic_rounding", "unpack"]
+__all__ = [
+    "adagrad",
+    "adam",
+    "adamw",
+    "averaged",
+    "by_path",
+    "frozen",
+    "lion",
+    "master_weights",
+    "momentum",
+    "pack",
+    "params_ema",
+    "params_swa",
+    "partition_by_path",
+    "rmsprop",
+    "schedules",
+    "sgd",
+    "stochastic_rounding",
+    "unpack",
+]

@@ -155,6 +155,34 @@ def _power(base, t):
     return lax.while_loop(lambda carry: (carry[0] > 0).any(), one_bit, (whole, base, jnp.full_like(t, _ONE)))[2]
 
 
+@jax.jit
+def less(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Whether a < b."""
+    both_zero = (_magnitude(a) | _magnitude(b)) == 0
+    return ~(_is_nan(a) | _is_nan(b) | both_zero) & (_ascending(a) < _ascending(b))
+
+
+@jax.jit
+def floor(a: jax.Array) -> jax.Array:
+    """The largest whole number that is not above a."""
+    _, exponent = _parts(a)
+    below_one = exponent < 1023
+    fraction = np.uint64((1 << 52) - 1) >> jnp.clip(exponent - 1023, 0, 52).astype(np.uint64)
+    cut = jnp.where(below_one, _sign(a), a & ~fraction)
+    # One more where it is negative and something was cut off: the bits of a whole number of that size, counted from its last.
+    down = jnp.where(below_one, _SIGN | _ONE, (a | fraction) + np.uint64(1))
+    floored = jnp.where((cut != a) & (_sign(a) != 0), down, cut)
+    return jnp.where(_is_nan(a), _NAN, jnp.where(exponent >= 1023 + 52, a, floored))
+
+
+@jax.jit
+def power_of_two(a: jax.Array) -> jax.Array:
+    """2 to the power a, a whole number from -1022 to 1023."""
+    m, exponent = _parts(a)
+    whole = (m >> jnp.clip(1023 + 52 - exponent, 0, 63).astype(np.uint64)).astype(np.int64)
+    return (jnp.where(_sign(a) == 0, whole, -whole) + 1023).astype(np.uint64) << np.uint64(52)
+
+
 def from_array(x: jax.Array) -> jax.Array:
     """The same number: of a float32, a bfloat16, a float16 or an integer."""
     if x.dtype == np.float64:
@@ -220,6 +248,11 @@ def _magnitude(x):
 
 def _sign(x):
     return x & _SIGN
+
+
+def _ascending(x):
+    """The bits of a number, changed so that they are in the order of the numbers."""
+    return jnp.where(_sign(x) == 0, x | _SIGN, ~x)
 
 
 def _is_nan(x):

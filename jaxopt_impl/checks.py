@@ -79,6 +79,11 @@ def not_half(name, argument, dtype):
         )
 
 
+def schedule(name, argument, count, value):
+    if value != value:
+        raise ValueError(f"{name}: the schedule of {argument} is NaN at count {count}; a number is needed.")
+
+
 def eps_survives(name, path, dtype, eps, in_sqrt):
     number = None if eps is None else nx.static_value(eps)
     if not number:

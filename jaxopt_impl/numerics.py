@@ -187,6 +187,7 @@ class Scalar:
     """
 
     __slots__ = ("ahead", "operands", "operation")
+    __array_ufunc__ = None  # as Rounded's
 
     def __init__(self, operation: Callable, *operands: Any):
         self.operation, self.operands = operation, operands
@@ -221,17 +222,29 @@ class Scalar:
         negated.ahead = {to: -x for to, x in self.ahead.items()}
         return negated
 
-    def computed(self, number: Callable, arrays: Sequence[jax.Array] = ()) -> Any:
-        """What `number` makes of the operands, operated on; of `arrays` in the place of the operands that are an `_Argument`."""
+    def computed(self, number: Callable, arrays: Sequence[jax.Array] = (), known: dict[int, Any] | None = None) -> Any:
+        """What `number` makes of the operands, operated on; of `arrays` in the place of the operands that are an `_Argument`.
+
+        A `Scalar` that stands in several places is computed once: `known` has by `id` what is computed already.
+        """
+        known = {} if known is None else known
 
         def value(x):
-            return x.computed(number, arrays) if isinstance(x, Scalar) else number(arrays[x.index] if isinstance(x, _Argument) else x)
+            return (
+                x.computed(number, arrays, known) if isinstance(x, Scalar) else number(arrays[x.index] if isinstance(x, _Argument) else x)
+            )
 
-        return self.operation(*map(value, self.operands))
+        if id(self) not in known:
+            known[id(self)] = self.operation(*map(value, self.operands))
+        return known[id(self)]
 
-    def arrays(self) -> list[jax.Array]:
+    def arrays(self, seen: set[int] | None = None) -> list[jax.Array]:
         """The arrays that it is computed from."""
-        found = (operand.arrays() if isinstance(operand, Scalar) else [operand] for operand in self.operands)
+        seen = set() if seen is None else seen
+        if id(self) in seen:
+            return []
+        seen.add(id(self))
+        found = (operand.arrays(seen) if isinstance(operand, Scalar) else [operand] for operand in self.operands)
         return [x for x in itertools.chain(*found) if isinstance(x, jax.Array)]
 
     def is_zero(self) -> jax.Array:
@@ -242,13 +255,16 @@ class Scalar:
         (given,) = self.operands
         return jnp.asarray(given == 0)
 
-    def of_arguments(self, index: Iterator[int]) -> Scalar:
+    def of_arguments(self, index: Iterator[int], known: dict[int, Scalar] | None = None) -> Scalar:
         """The same of arrays that are not there yet: a program that is compiled later must not hold those of this trace."""
-        arguments = (
-            x.of_arguments(index) if isinstance(x, Scalar) else _Argument(next(index)) if isinstance(x, jax.Array) else x
-            for x in self.operands
-        )
-        return Scalar(self.operation, *arguments)
+        known = {} if known is None else known
+        if id(self) not in known:
+            arguments = (
+                x.of_arguments(index, known) if isinstance(x, Scalar) else _Argument(next(index)) if isinstance(x, jax.Array) else x
+                for x in self.operands
+            )
+            known[id(self)] = Scalar(self.operation, *arguments)
+        return known[id(self)]
 
     def in_float64(self) -> jax.Array:
         """The number in float64."""
@@ -314,7 +330,7 @@ def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
     number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. Rules
-    use it only for √v / c with c <= 1, so that the quotient is normal or 0.
+    use it for √v / c with c <= 1, so that the quotient is normal or 0, and for averages (d / n), where XLA flushes what is subnormal.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)
@@ -347,8 +363,10 @@ def sign(a: Rounded) -> Rounded:
     return a.then(jnp.sign(a.x), Fuses.NOTHING)
 
 
-def where(condition, a: Number, b: Number) -> Scalar:
+def where(condition, a: Number, b: Number) -> Number:
     """One of two hyper-parameters, not of two leaves."""
+    if isinstance(condition, bool):
+        return a if condition else b
     return Scalar(_select, condition, a, b)
 
 
@@ -356,6 +374,54 @@ def _select(condition, a, b):
     if isinstance(a, binary64.Binary64):
         return binary64.Binary64(lax.select(condition, jnp.asarray(a.bits), jnp.asarray(b.bits)))
     return Rounded(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
+
+
+def less(a: Number, b: Number) -> Scalar | bool:
+    """Whether a < b, of two hyper-parameters: a condition for `where`."""
+    return Scalar(_less, a, b) if isinstance(a, Scalar) or isinstance(b, Scalar) else a < b
+
+
+def _less(a, b):
+    if isinstance(a, binary64.Binary64):
+        return binary64.less(jnp.asarray(a.bits), jnp.asarray(b.bits))
+    return jnp.asarray(a.x) < jnp.asarray(b.x)
+
+
+def floor(a: Number) -> Number:
+    """The largest whole number that is not above a hyper-parameter."""
+    if isinstance(a, Scalar):
+        return Scalar(floor, a)
+    if isinstance(a, binary64.Binary64):
+        return binary64.Binary64(binary64.floor(a.bits))
+    return a.then(jnp.floor(a.x), Fuses.NOTHING) if isinstance(a, Rounded) else float(np.floor(a))
+
+
+def exponent(a: Number) -> Number:
+    """The n with 2ⁿ <= a < 2ⁿ⁺¹, of a hyper-parameter a >= 2⁻¹⁰²²."""
+    if isinstance(a, Scalar):
+        return Scalar(exponent, a)
+    if isinstance(a, binary64.Binary64):
+        return binary64.Binary64(binary64.from_array(_biased(a.bits) - 1023))
+    if isinstance(a, Rounded):
+        return Rounded((_biased(_bits(jnp.asarray(a.x))) - 1023).astype(np.float64), Fuses.NOTHING)
+    return math.frexp(a)[1] - 1.0
+
+
+def _biased(bits: Any) -> jax.Array:
+    """The exponent of a positive float64, as its bits have it."""
+    return (bits >> np.uint64(52)).astype(np.int64)
+
+
+def power_of_two(n: Number) -> Number:
+    """2ⁿ, of a whole number from -1022 to 1023."""
+    if isinstance(n, Scalar):
+        return Scalar(power_of_two, n)
+    if isinstance(n, binary64.Binary64):
+        return binary64.Binary64(binary64.power_of_two(n.bits))
+    if isinstance(n, Rounded):
+        bits = (jnp.asarray(n.x).astype(np.int64) + 1023).astype(np.uint64) << np.uint64(52)
+        return Rounded(lax.bitcast_convert_type(bits, np.float64), Fuses.NOTHING)
+    return math.ldexp(1.0, int(n))
 
 
 def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) -> Rounded:
@@ -378,9 +444,16 @@ def _unless(zero, a, b):
 _unless.defjvp(lambda primals, tangents: (_unless(*primals), tangents[1]))  # a's at 0 too: of the formula, by the hyper-parameter as well
 
 
-def maximum(a: Rounded, b: Rounded) -> Rounded:
-    """The larger one; NaN if one is."""
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two leaves, NaN if one is; or of two hyper-parameters, which are numbers."""
+    if not isinstance(a, Rounded):
+        return where(less(a, b), b, a)
     return type(a)(jnp.maximum(a.x, b.x), a.fuses | b.fuses, a.dtype)
+
+
+def minimum(a: Number, b: Number) -> Number:
+    """The smaller of two hyper-parameters, which are numbers."""
+    return where(less(b, a), b, a)
 
 
 def power(base, t):
@@ -392,12 +465,23 @@ def power(base, t):
         return Scalar(power, base, t) if isinstance(base, Scalar) else Scalar(functools.partial(power, base), t)
     if isinstance(t, binary64.Binary64):
         return binary64.power(base, t)
+    if isinstance(t, int | float):
+        return _known_power(base, int(t))
     bits = lax.convert_element_type(t.x, jnp.int32)
     result = t.constant(1.0)
     for i in range(31):
         product = result * base
         result = _select((bits >> i) & 1 == 1, product, result)
         base = base * base
+    return result
+
+
+def _known_power(base, t: int):
+    result = 1.0
+    while t:
+        if t & 1:
+            result = result * base
+        base, t = base * base, t >> 1
     return result
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import jax
 
 from ._figures import drawing
+from .around import AROUND_ROWS, SIZES, AroundRow
 from .parity.compare import compare_all
 from .parity.reports import Report
 from .parity.streams import STREAMS, gradients, parameters
 from .registry import HALVES, ROWS, Row
 
 REAL = "digits"
-ELEMENTS = 1003
+LEAVES = {"w": (1003,)}  # of an optimizer, to which leaves are all the same
 OURS = "jaxopt_impl"
 STOCK = ("torch.optim", "optax")
 STREAM_NAMES = [*STREAMS, REAL]
@@ -31,7 +32,7 @@ STREAM_NAMES = [*STREAMS, REAL]
 class Trial:
     """One row on one stream."""
 
-    row: Row
+    row: Row | AroundRow
     stream: str
     dtype: str
     steps: int
@@ -116,12 +117,15 @@ def _summary(optimizer: str, results: Sequence[Result]) -> Summary:
     )
 
 
-def trials(names: list[str], streams: list[str], dtypes: list[str], steps: int | None, seed: int) -> list[Trial]:
-    """Every row of the named optimizers on every stream; the stock implementations on the real one, or on the last if that is left out."""
+def trials(names: list[str], streams: list[str], dtypes: list[str], steps: int | None, seed: int, *, around: bool = False) -> list[Trial]:
+    """Every row of the named optimizers, or of what stands around the step, on every stream.
+
+    The stock implementations are on the real one, or on the last if that is left out.
+    """
     drift = REAL if REAL in streams else streams[-1]
     return [
         Trial(row, stream, dtype, steps or default_steps(stream, dtype), seed, with_stock=stream == drift)
-        for row in ROWS
+        for row in (AROUND_ROWS if around else ROWS)
         if row.optimizer in names
         for dtype in dtypes
         if dtype in row.dtypes
@@ -189,10 +193,10 @@ def _run(trial: Trial) -> Result:
         params, source = digits.params, digits.gradient
     else:
         digits = None
-        params = parameters({"w": (ELEMENTS,)}, trial.dtype, trial.seed)
+        params = parameters(SIZES if isinstance(row, AroundRow) else LEAVES, trial.dtype, trial.seed)
         source = gradients(trial.stream, params, trial.seed)
     result.reports = compare_all(
-        {OURS: row.tx, **({"optax": row.stock_tx} if trial.with_stock else {})},
+        {OURS: row.tx, **({"optax": row.stock_tx} if trial.with_stock and row.stock_tx else {})},
         {"torch_ref": row.torch, **({"torch.optim": row.stock_torch} if trial.with_stock and row.stock_torch else {})},
         params,
         source,

@@ -29,6 +29,9 @@ class Drift:
     dtype: str
     reports: dict[str, Report | None]
 
+    def __str__(self) -> str:
+        return f"{self.optimizer}, {self.dtype}"
+
 
 def measure(steps: int) -> Iterator[Drift]:
     """Each optimizer and dtype, on normal gradients, all fed the same."""
@@ -177,16 +180,17 @@ def page(drifts: list[Drift], steps: int) -> str:
         steps=steps,
         elements=ELEMENTS,
         machine="\n".join(f"- {what}: {found}" for what, found in machine()),
-        distances=_table(["optimizer", "dtype", *(f"torch.optim {name}" for name in FLAVOURS), "optax"], map(_distances, drifts)),
-        reasons=_table(["optimizer", "torch.optim", "optax"], map(_reasons, OPTIMIZERS.values())),
-        rates=_table(
+        distances=markdown_table(["optimizer", "dtype", *(f"torch.optim {name}" for name in FLAVOURS), "optax"], map(_distances, drifts)),
+        reasons=markdown_table(["optimizer", "torch.optim", "optax"], map(_reasons, OPTIMIZERS.values())),
+        rates=markdown_table(
             ["optax", "torch.optim.lr_scheduler", "steps that differ in float32", "largest distance"],
             ([ours, theirs, f"{differ} of {steps:,}", f"{ulp:.1g} ulp"] for ours, theirs, differ, ulp in schedulers(steps)),
         ),
     )
 
 
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
     ruled = f"|{'---|' * len(headers)}"
     return "\n".join([f"| {' | '.join(headers)} |", ruled, *(f"| {' | '.join(row)} |" for row in rows)])
 

@@ -18,7 +18,15 @@ RULES = {
 }
 LOWER = BASE | RULES | {"optparity.registry", "optparity.around"}
 MIDDLE = {"optparity.parity", "optparity.interop", "optparity.accounting", "optparity.models"}
-UPPER = {"optparity.accelerators", "optparity.checkpoints", "optparity.training", "optparity.check", "optparity.doctor", "optparity.drift"}
+UPPER = {
+    "optparity.accelerators",
+    "optparity.checkpoints",
+    "optparity.training",
+    "optparity.check",
+    "optparity.doctor",
+    "optparity.drift",
+    "optparity.drift_around",
+}
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
 # What each part may import of ours, beside itself.
 MAY_IMPORT = {
@@ -31,7 +39,11 @@ MAY_IMPORT = {
     "jaxopt_impl.transform": {"jaxopt_impl.numerics", "jaxopt_impl.checks"},
     "jaxopt_impl.around": {
         "jaxopt_impl",
-        *(f"jaxopt_impl.{name}" for name in ("numerics", "binary64", "platforms", "checks", "transform")),
+        "jaxopt_impl.transform",
+        "jaxopt_impl.numerics",
+        "jaxopt_impl.binary64",
+        "jaxopt_impl.platforms",
+        "jaxopt_impl.checks",
     },
     "jaxopt_impl": {f"jaxopt_impl.{name}" for name in ("numerics", "checks", "transform", "around")},
     "torch_ref.numerics": set(),
@@ -55,6 +67,7 @@ MAY_IMPORT = {
     "optparity.check": LOWER | MIDDLE,
     "optparity.doctor": LOWER | MIDDLE | {"optparity.accelerators"},
     "optparity.drift": LOWER | MIDDLE | {"optparity.doctor"},
+    "optparity.drift_around": LOWER | MIDDLE | {"optparity.doctor", "optparity.drift"},
     "optparity.cli": LOWER | MIDDLE | UPPER | {"optparity"},
     "optparity.__main__": {"optparity.cli"},
     "optparity": LOWER | MIDDLE,  # its __init__

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def _operand(other) -> Tensor | float:
     return other.x if isinstance(other, Rounded) else other
 
 
-def sqrt(a):
+def sqrt(a) -> Any:
     """Correctly rounded on every device: NumPy's on CPU, elsewhere through float64 (enough for float32); of a Python number too."""
     if not isinstance(a, Rounded):
         return math.sqrt(a)
@@ -81,6 +82,26 @@ def where(condition: bool, a: Number, b: Number) -> Number:
     return a if condition else b
 
 
+def less(a: Number, b: Number) -> bool:
+    """Whether a < b, of two hyper-parameters: a condition for `where`."""
+    return a < b
+
+
+def floor(a: Number) -> Number:
+    """The largest whole number that is not above a hyper-parameter."""
+    return float(np.floor(a))
+
+
+def exponent(a: Number) -> Number:
+    """The n with 2ⁿ <= a < 2ⁿ⁺¹, of a hyper-parameter a >= 2⁻¹⁰²²."""
+    return math.frexp(a)[1] - 1.0
+
+
+def power_of_two(n: Number) -> Number:
+    """2ⁿ, of a whole number from -1022 to 1023."""
+    return math.ldexp(1.0, int(n))
+
+
 def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) -> Rounded:
     """a; but b, or what it returns, where a hyper-parameter is 0. (Kernels test it before, so here it is a.)"""
     if number:
@@ -88,9 +109,16 @@ def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) 
     return b() if callable(b) else b
 
 
-def maximum(a: Rounded, b: Rounded) -> Rounded:
-    """The larger one; NaN if one is."""
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of two leaves, NaN if one is; or of two hyper-parameters, which are numbers."""
+    if not isinstance(a, Rounded):
+        return where(less(a, b), b, a)
     return Rounded(torch.maximum(a.x, b.x), a.dtype)
+
+
+def minimum(a: Number, b: Number) -> Number:
+    """The smaller of two hyper-parameters, which are numbers."""
+    return where(less(b, a), b, a)
 
 
 def power(base: float, t: float) -> float:

@@ -7,12 +7,19 @@ from typing import Any
 
 import optax
 
-from . import state_dtypes
+from .averages import PARAMS_EMA, PARAMS_SWA
+from .masks import BY_PATH, PARTITION_BY_PATH
 from .piece import Piece
+from .state_dtypes import MASTER_WEIGHTS, MU_DTYPE, STOCHASTIC_ROUNDING
 
-PIECES: dict[str, Piece] = {piece.name: piece for piece in (*state_dtypes.PIECES,)}
-# Leaves of several shapes; the first axis of some divides by 8 devices.
-SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
+PIECES: dict[str, Piece] = {
+    piece.name: piece
+    for piece in (
+        *(PARAMS_EMA, PARAMS_SWA),
+        *(BY_PATH, PARTITION_BY_PATH),
+        *(MU_DTYPE, MASTER_WEIGHTS, STOCHASTIC_ROUNDING),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -43,10 +50,6 @@ class AroundRow:
     @property
     def dtypes(self) -> tuple[str, ...]:
         return self.entry.dtypes
-
-    @property
-    def sizes(self) -> dict[str, tuple[int, ...]]:
-        return SIZES
 
     @functools.cached_property
     def tx(self) -> optax.GradientTransformation:

@@ -8,6 +8,9 @@ import optax
 
 from ..registry import DTYPES, Refused
 
+# Leaves of several shapes; the first axis of some divides by 8 devices.
+SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
@@ -19,6 +22,7 @@ class Piece:
         jax: of the arguments: an optax transform with an optimizer in it, so that parameters move.
         torch: of the arguments: what makes, of a list of parameters, an object with `step()`, which is called once for each gradient, and
             `state`, which has for each parameter the tensors of its state by the names that the fields of the transform's state have.
+        state: the fields of the state that both sides have, of which a row may keep some only: what golden hashes are made of.
         stock_jax: the same of optax's parts (the nearest, where there is one).
         stock_torch: the same of torch's.
         refused: arguments that both sides refuse, and what they say.
@@ -31,6 +35,7 @@ class Piece:
     rows: Mapping[str, dict[str, Any]]
     jax: Callable[..., optax.GradientTransformation]
     torch: Callable[..., Callable[[list], Any]]
+    state: tuple[str, ...] = ()
     stock_jax: Callable[..., optax.GradientTransformation] | None = None
     stock_torch: Callable[..., Callable[[list], Any]] | None = None
     refused: tuple[Refused, ...] = ()

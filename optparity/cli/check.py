@@ -13,17 +13,20 @@ from rich.text import Text
 
 from .. import check as checking
 from .. import doctor
+from ..around import PIECES
 from ..parity.reports import Report
 from ..registry import DTYPES, OPTIMIZERS
 from ._console import console, drawable, need, progress, say, table, writable, write
 from ._errors import BadInputError
-from ._options import Dtype, Optimizer, chosen
+from ._options import Dtype, chosen
 
 SHOWN = 5  # of the trials that differ
+Name = StrEnum("Name", [*OPTIMIZERS, *PIECES])
 Stream = StrEnum("Stream", checking.STREAM_NAMES)
 
 Names = Annotated[
-    list[Optimizer] | None, typer.Argument(metavar="NAME", show_choices=False, help=f"{', '.join(OPTIMIZERS)}. All by default.")
+    list[Name] | None,
+    typer.Argument(metavar="NAME", show_choices=False, help=f"{', '.join(OPTIMIZERS)}; with --around {', '.join(PIECES)}. All by default."),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps (default: 100; on the digits 1000, for halves 100).")]
 Streams = Annotated[
@@ -34,6 +37,7 @@ Dtypes = Annotated[
     list[Dtype] | None, typer.Option("--dtype", metavar="NAME", help=f"{', '.join(DTYPES)}. May be repeated; all by default.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of parameters, streams and batches.")]
+Around = Annotated[bool, typer.Option("--around", help="What stands around the step, instead: clipping, schedules, averages, ...")]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes.", show_default="one for each CPU")]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every step of every trial as JSON.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", callback=drawable, help="Draw the distances over the steps.")]
@@ -45,6 +49,7 @@ def check(
     stream: Streams = None,
     dtype: Dtypes = None,
     seed: Seed = 0,
+    around: Around = False,
     jobs: Jobs = os.cpu_count() or 1,
     json_file: Json = None,
     plot: Plot = None,
@@ -52,13 +57,19 @@ def check(
     """Compare both packages bit for bit, on the same gradients.
 
     Each optimizer walks each stream of gradients in jitted jaxopt_impl and in torch_ref. Parameters and state are compared at every step.
-    Exit 0 only if nothing differs.
+    With --around, so does each thing that stands between a gradient and an update. Exit 0 only if nothing differs.
     """
     streams = chosen(stream, checking.STREAM_NAMES)
     need("torch", *(["sklearn"] if checking.REAL in streams else []))
-    trials = checking.trials(chosen(names, OPTIMIZERS), streams, chosen(dtype, DTYPES), steps, seed)
+    there = PIECES if around else OPTIMIZERS
+    for name in names or ():
+        if name not in there:
+            raise BadInputError(
+                f"{name} stands around the step: say --around." if name in PIECES else f"--around {name}: {name} is an optimizer."
+            )
+    trials = checking.trials(chosen(names, there), streams, chosen(dtype, DTYPES), steps, seed, around=around)
     if not trials:
-        raise BadInputError("nothing to do: no row of these optimizers has these dtypes.")
+        raise BadInputError(f"nothing to do: no row of these {'pieces' if around else 'optimizers'} has these dtypes.")
     writable(json_file, plot)
     results = _run(trials, jobs)
     _show_rows(results)

@@ -2,8 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,10 +21,11 @@ What = Annotated[Action, typer.Argument(help="Write this machine's hashes, or ch
 File = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="JSON; it carries its own configuration. For check, optparity's own by default.")
 ]
+Around = Annotated[bool, typer.Option("--around", help="Of write: what stands around the step, instead of the optimizers.")]
 Which = Annotated[Side, typer.Option(help="Which package to run: jax as its backend treats subnormals, torch in both ways.")]
 
 
-def golden(action: What, file: File = None, side: Which = Side("jax")) -> None:
+def golden(action: What, file: File = None, side: Which = Side("jax"), around: Around = False) -> None:
     """Write or check the hashes of every trajectory of one package.
 
     For machines that have one framework only. Exit 1 where a hash is not that of the file.
@@ -31,17 +33,23 @@ def golden(action: What, file: File = None, side: Which = Side("jax")) -> None:
     if side == "torch":
         need("torch")
     if action == "check":
-        _check(file, str(side))
+        _check([file] if file else [hashing.PACKAGED, hashing.PACKAGED_AROUND], str(side))
     elif file is None:
         raise BadInputError("golden write: the file to write is needed.")
     else:
         writable(file)
-        got = _hash(str(side), hashing.CONFIGURATION)
+        got = _hash(str(side), hashing.AROUND if around else hashing.CONFIGURATION)
         write(file, json.dumps(got, indent=1))
         say(f"Subnormals {_joined(hashing.hashes(got))}: {len(got['hashes'])} trajectories written to {file}")
 
 
-def _check(file: Path | None, side: str) -> None:
+def _check(files: Sequence[Path | Traversable], side: str) -> None:
+    differ = [_differ(file, side) for file in files]
+    raise typer.Exit(1 if any(differ) else 0)
+
+
+def _differ(file: Path | Traversable, side: str) -> bool:
+    """Whether a hash here is not that of the file; says which."""
     expected = _read(file)
     ways, stored = hashing.ways(side), hashing.hashes(expected)
     known = [way for way in ways if way in stored]
@@ -54,8 +62,9 @@ def _check(file: Path | None, side: str) -> None:
     wrong = hashing.differences(expected, got)
     for line in wrong[:5]:
         say(line, "red")
-    say(f"Subnormals {_joined(known)}: {len(got['hashes'])} trajectories, {len(wrong)} differences.")
-    raise typer.Exit(1 if wrong else 0)
+    what = "trajectories around the step" if expected["configuration"].get("around") else "trajectories"
+    say(f"Subnormals {_joined(known)}: {len(got['hashes'])} {what}, {len(wrong)} differences.")
+    return bool(wrong)
 
 
 def _joined(ways: Iterable[str]) -> str:
@@ -72,11 +81,10 @@ def _hash(side: str, wanted: dict[str, Any]) -> dict[str, Any]:
         return hashing.write(side, configuration, lambda: bar.update(task, advance=1))
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    source = file or hashing.PACKAGED
-    if file and file.exists() and not file.is_file():  # a device or a pipe may have no end
+def _read(file: Path | Traversable) -> dict[str, Any]:
+    if isinstance(file, Path) and file.exists() and not file.is_file():  # a device or a pipe may have no end
         raise BadInputError(f"{file} cannot be read as a golden file: it is no regular file.")
     try:
-        return hashing.read(source)
+        return hashing.read(file)
     except (OSError, ValueError) as error:
-        raise BadInputError(f"{source} cannot be read as a golden file: {error}") from None
+        raise BadInputError(f"{file} cannot be read as a golden file: {error}") from None

@@ -3,10 +3,13 @@
 A golden document carries its own configuration, and the hashes of the gradients that were fed, so that a hash that differs says
 whether the rule or the stream does. Subnormals are flushed to zero by some backends and kept by others: "hashes" are of the backends
 that do as "flushes" says. Where these flush, "kept" has the hashes of the others, for the trajectories that are not the same there.
+
+One document is packaged for the optimizers, and one for what stands around the step, whose configuration says "around".
 """
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cache, partial
 from importlib.resources import files
@@ -16,22 +19,30 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
 
+from ..around import AROUND_ROWS, SIZES, AroundRow
 from ..registry import DTYPES, ROWS, Row
 from . import backend
 from .bits import digest
 from .contexts import CONTEXTS
-from .jax_side import JaxSide
+from .jax_side import JaxSide, fields
 from .streams import STREAMS, gradients, parameters
 from .subnormals import jax_flushes, torch_flushing
 
 CONFIGURATION = {"elements": 257, "steps": 100, "every": 50, "seed": 0, "dtypes": list(DTYPES), "streams": list(STREAMS)}
+AROUND = {
+    **{"elements": sum(math.prod(shape) for shape in SIZES.values()), "steps": 24, "every": 12, "seed": 0},
+    **{"dtypes": ["float32", "bfloat16"], "streams": ["normal", "wide", "subnormal", "inf"], "around": True},
+}
 PACKAGED = files("optparity.parity") / "golden.json"
+PACKAGED_AROUND = files("optparity.parity") / "golden_around.json"
 SIDES = ("jax", "torch")
 
 Hashes = dict[str, list[str]]
+Tree = dict[str, np.ndarray]
 # From a row, the parameters and a gradient for each step: after each step, the parameters and the arrays of the state.
-Walker = Callable[[Row, np.ndarray, Iterable[np.ndarray]], Iterator[list[np.ndarray]]]
+Walker = Callable[[Any, Tree, Iterable[Tree]], Iterator[list[np.ndarray]]]
 
 
 def ways(side: str) -> tuple[str, ...]:
@@ -75,26 +86,41 @@ def hashes(document: dict[str, Any]) -> dict[str, Hashes]:
     return own | ({"kept": document["hashes"] | document["kept"]} if "kept" in document else {})
 
 
-def keys(configuration: dict[str, Any]) -> Iterator[tuple[str, Row, str, str]]:
+def keys(configuration: dict[str, Any]) -> Iterator[tuple[str, Row | AroundRow, str, str]]:
     """What is hashed, with the name that it has in the document."""
-    for row in ROWS:
+    for row in AROUND_ROWS if configuration.get("around") else ROWS:
         for dtype, stream in itertools.product(configuration["dtypes"], configuration["streams"]):
             if dtype in row.dtypes:
                 yield f"{row} | {stream} | {dtype}", row, stream, dtype
 
 
-def walk(walker: Walker, row: Row, dtype: str, configuration: dict[str, Any]) -> Hashes:
-    """The hashes by stream of whatever walks. All streams are walked at once, as the rows of one array, where no element heeds another.
+def walk(walker: Walker, row: Row | AroundRow, dtype: str, configuration: dict[str, Any]) -> Hashes:
+    """The hashes by stream of whatever walks.
 
-    The walker's state is in the order of the rule's `State`, without `step` and what is None.
+    An optimizer walks all streams at once, as the rows of one array, where no element heeds another; its state is in the order of the
+    rule's `State`, without `step` and what is None. What stands around the step walks one after the other.
     """
-    starts, drawn = zip(*(_inputs(stream, dtype, *_size(configuration)) for stream in configuration["streams"]), strict=True)
-    found: Hashes = {stream: [] for stream in configuration["streams"]}
+    streams = configuration["streams"]
     with jax.enable_x64(dtype == "float64"):
-        for t, arrays in enumerate(walker(row, np.stack(starts), map(np.stack, zip(*drawn, strict=True))), 1):
-            if t % configuration["every"] == 0:
-                for i, stream in enumerate(found):
-                    found[stream].append(digest(array[i] for array in arrays))
+        if isinstance(row, AroundRow):
+            drawn = (_inputs(stream, dtype, configuration) for stream in streams)
+            return {stream: _hashes(walker(row, *own), configuration)[0] for stream, own in zip(streams, drawn, strict=True)}
+        starts, drawn = zip(*(_inputs(stream, dtype, configuration) for stream in streams), strict=True)
+        stacked = (_stacked(gradients) for gradients in zip(*drawn, strict=True))
+        return dict(zip(streams, _hashes(walker(row, _stacked(starts), stacked), configuration, len(streams)), strict=True))
+
+
+def _stacked(trees: Iterable[Tree]) -> Tree:
+    return jax.tree.map(lambda *rows: np.stack(rows), *trees)
+
+
+def _hashes(walked: Iterator[list[np.ndarray]], configuration: dict[str, Any], lanes: int | None = None) -> list[list[str]]:
+    """The hashes of each lane, or of all arrays as they are."""
+    found = [[] for _ in range(lanes or 1)]
+    for t, arrays in enumerate(walked, 1):
+        if t % configuration["every"] == 0:
+            for i, own in enumerate(found):
+                own.append(digest(arrays if lanes is None else (array[i] for array in arrays)))
     return found
 
 
@@ -118,29 +144,31 @@ def _parts(document: dict[str, Any], dtypes: Container[str]) -> dict[str, dict[s
     return {part: {key: found for key, found in entries.items() if key.split(" | ")[-1] in dtypes} for part, entries in parts.items()}
 
 
-@cache
-def _inputs(stream: str, dtype: str, elements: int, steps: int, seed: int):
+def _inputs(stream: str, dtype: str, configuration: dict[str, Any]) -> tuple[Tree, list[Tree]]:
     """Parameters, and gradients for each step."""
-    params = parameters({"w": (elements,)}, dtype, seed)
-    return params["w"], [g["w"] for g in itertools.islice(gradients(stream, params, seed), steps)]
+    around = configuration.get("around", False)
+    return _drawn(stream, dtype, 0 if around else configuration["elements"], configuration["steps"], configuration["seed"])
 
 
-def _size(configuration: dict[str, Any]) -> tuple[int, int, int]:
-    return configuration["elements"], configuration["steps"], configuration["seed"]
+@cache
+def _drawn(stream: str, dtype: str, elements: int, steps: int, seed: int) -> tuple[Tree, list[Tree]]:
+    """One leaf of so many elements, or the leaves of what stands around the step."""
+    params = parameters({"w": (elements,)} if elements else SIZES, dtype, seed)
+    return params, list(itertools.islice(gradients(stream, params, seed), steps))
 
 
 def _fed(configuration: dict[str, Any]) -> dict[str, str]:
     fed = {}
     for dtype, stream in itertools.product(configuration["dtypes"], configuration["streams"]):
-        start, drawn = _inputs(stream, dtype, *_size(configuration))
-        fed[f"{stream} | {dtype}"] = digest([start, *drawn])
+        start, drawn = _inputs(stream, dtype, configuration)
+        fed[f"{stream} | {dtype}"] = digest(leaf for tree in (start, *drawn) for leaf in jax.tree.leaves(tree))
     return fed
 
 
 def _validate(document: dict[str, Any]) -> None:
     """Raise where a document is not one that `write` could have made."""
     configuration = document["configuration"]
-    if configuration.keys() != CONFIGURATION.keys():
+    if configuration.keys() - {"around"} != CONFIGURATION.keys():
         raise ValueError(f"configuration needs {', '.join(CONFIGURATION)}")
     for key, known in {"streams": STREAMS, "dtypes": DTYPES}.items():
         if not set(configuration[key]) <= set(known):
@@ -170,18 +198,31 @@ def _walker(side: str, way: str) -> Walker:
 
 
 def _walk_jax(row, start, gradients):
-    side = JaxSide(row.tx, {"w": start}, CONTEXTS["train_step"])
+    side = JaxSide(row.tx, start, CONTEXTS["train_step"])
+    paths = [keystr(path) for path, _ in tree_leaves_with_path(start)]
     for gradient in gradients:
-        ((params, state),) = side.steps([{"w": gradient}])[0]
-        yield [params["w"], *(value["w"] for field, value in state._asdict().items() if field != "step" and value is not None)]
+        ((params, state),) = side.steps([gradient])[0]
+        if isinstance(row, AroundRow):
+            yield _arrays(row, jax.tree.leaves(params), fields(state, row.entry.state, paths))
+        else:
+            yield [params["w"], *(value["w"] for field, value in state._asdict().items() if field != "step" and value is not None)]
 
 
 def _walk_torch(flushes, row, start, gradients):
     from .torch_side import TorchSide
 
     with torch_flushing(flushes):
-        side = TorchSide(row.torch, [start])
+        side = TorchSide(row.torch, jax.tree.leaves(start))
         for gradient in gradients:
-            side.step([gradient])
-            state = {field: values[0] for field, values in side.state().items() if field != "step"}
-            yield [side.params()[0], *state.values()]
+            side.step(jax.tree.leaves(gradient))
+            if isinstance(row, AroundRow):
+                yield _arrays(row, side.params(), side.state())
+            else:
+                state = {field: values[0] for field, values in side.state().items() if field != "step"}
+                yield [side.params()[0], *state.values()]
+
+
+def _arrays(row: AroundRow, params: list, state: dict[str, list]) -> list[np.ndarray]:
+    """Parameters, then the fields that both packages keep; what is one number as float64, since a counter is not of one dtype in both."""
+    found = [value for field in row.entry.state for value in state.get(field, ()) if value is not None]
+    return [*params, *(value if value.ndim else np.asarray(value, np.float64) for value in found)]

@@ -203,7 +203,7 @@ def test_whatever_goes_wrong_is_one_line_and_never_1(error, status, line, monkey
 
 
 def test_what_is_unexpected_shows_where_in_development_mode():
-    broken = "from optparity import check; check.trials = lambda *_: {}['x']"
+    broken = "from optparity import check; check.trials = lambda *_, **__: {}['x']"
     run = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "ignore", "-c", f"{broken}\nfrom optparity.cli import main; main()", "check"],
         capture_output=True,

@@ -35,7 +35,7 @@ def hashes():
 
 def walk_oracle(row, start, gradients):
     """The rule in arbitrary precision, subnormals kept, as a walker that knows neither package."""
-    gradients = [gradient.ravel() for gradient in gradients]
+    start, gradients = start["w"], [gradient["w"].ravel() for gradient in gradients]
     fields = row.tx.init(np.float32(0))._fields
     for params, state in oracle.walk(oracle.Gradual, row.optimizer, row.arguments, start.ravel(), gradients):
         wide = row.arguments.get("accumulator_dtype", start.dtype)
@@ -114,8 +114,8 @@ def test_the_walker_is_given_all_streams_at_once():
 
     def walk(row, start, gradients):
         for gradient in gradients:
-            seen.append((start.shape, gradient.shape))
-            yield [start, gradient]
+            seen.append((start["w"].shape, gradient["w"].shape))
+            yield [start["w"], gradient["w"]]
 
     configuration = SMALL | {"streams": ["normal", "wide"], "every": 2}
     walked = golden.walk(walk, ROWS[0], "float32", configuration)

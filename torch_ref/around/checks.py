@@ -1,5 +1,6 @@
 """What an argument around the step may be, and what is said when it is not: who, what, rule, got.  Mirror: jaxopt_impl/around/checks.py"""
 
+import math
 import numbers
 
 
@@ -13,6 +14,15 @@ def number(name, at_least=None, above=None, at_most=None, **arguments):
         good = (at_least is None or value >= at_least) and (above is None or value > above) and (at_most is None or value <= at_most)
         if not good or value != value:
             raise ValueError(f"Invalid {argument} value: {value} ({name}: {rule})")
+
+
+def finite(name, at_least=None, above=None, **arguments):
+    """Each of the arguments is a number in this range, and not infinite; they are returned as floats."""
+    number(name, at_least=at_least, above=above, **arguments)
+    for argument, value in arguments.items():
+        if not math.isfinite(value):
+            raise ValueError(f"Invalid {argument} value: {value} ({name}: {argument} is finite)")
+    return [float(value) for value in arguments.values()]
 
 
 def whole(name, at_least=1, at_most=None, **arguments):
@@ -30,6 +40,35 @@ def one_of(name, known, **arguments):
     for argument, value in arguments.items():
         if value not in known:
             raise ValueError(f"Invalid {argument}: {value!r} ({name}: {argument} is one of {', '.join(map(repr, known))})")
+
+
+FROZEN = "frozen"  # the label of what is not stepped
+
+
+def label(name, path, value):
+    """What a function of paths says of one, None being "frozen"."""
+    if value is None:
+        return FROZEN
+    if not isinstance(value, bool | str):
+        raise TypeError(f"{name}: the function of paths gives {value!r} for {path}; True, False, a label (str) or None is needed.")
+    return value
+
+
+def no_options_of_frozen(name, options):
+    """No options are given for what is not stepped."""
+    if FROZEN in options or None in options:
+        raise ValueError(f"{name}: label {FROZEN!r} has no options: what has it is not stepped.")
+
+
+def labels(name, label_of, options):
+    """Each label has options, and the options have leaves."""
+    there, known = (", ".join(map(repr, names)) for names in (dict.fromkeys(label_of.values()), options))
+    for path, found in label_of.items():
+        if found != FROZEN and found not in options:
+            raise ValueError(f"{name}: leaf {path} has label {found!r}; one of {known} or None is needed.")
+    for option in options:
+        if option not in label_of.values():
+            raise ValueError(f"{name}: no leaf has label {option!r}; the labels are {there}.")
 
 
 def half_gradient(name, path, dtype, leaf_dtype):

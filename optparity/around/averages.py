@@ -1,0 +1,155 @@
+"""Averages of parameters, each after momentum SGD."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from torch import nn
+
+import jaxopt_impl
+import torch_ref
+
+from ..registry import Refused
+from .piece import Piece
+
+_NAN = float("nan")
+_MOMENTUM: Any = 0.9
+
+
+class Averaging:
+    """A torch optimizer and the average that is updated after its steps.
+
+    Attributes:
+        state: of each parameter: its average, and how many were averaged.
+    """
+
+    def __init__(self, params: list, average: Callable[..., Any], field: str = "average", start: int = 0, every: int = 1):
+        self.optimizer = torch_ref.SGD(params, lr=0.1, momentum=_MOMENTUM)
+        self.model = nn.ParameterList(params)
+        self.average = average(self.model)
+        self.field, self.start, self.every, self.steps = field, start, every, 0
+
+    @property
+    def state(self) -> dict:
+        own = {
+            p: {self.field: a, "n_averaged": self.average.n_averaged} for p, a in zip(self.model, self.average.parameters(), strict=True)
+        }
+        return {p: {**self.optimizer.state.get(p, {}), **own[p]} for p in own}
+
+    def step(self) -> None:
+        self.optimizer.step()
+        if self.steps >= self.start and (self.steps - self.start) % self.every == 0:
+            self.average.update_parameters(self.model)
+        self.steps += 1
+
+
+def _jax_ema(**arguments: Any) -> optax.GradientTransformation:
+    return optax.chain(jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), jaxopt_impl.params_ema(**arguments))
+
+
+def _torch_ema(
+    *, start: int = 0, every: int = 1, decay: float = 0.999, form: str = "torch", **arguments: Any
+) -> Callable[[list], Averaging]:
+    def of(model: nn.Module) -> torch_ref.AveragedModel:
+        return torch_ref.AveragedModel(model, decay=decay, form=form, **arguments)
+
+    return lambda params: Averaging(params, of, "average" if form == "torch" else "biased_average", start, every)
+
+
+def _jax_swa(**arguments: Any) -> optax.GradientTransformation:
+    return optax.chain(jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), jaxopt_impl.params_swa(**arguments))
+
+
+def _torch_swa(*, start: int = 0, every: int = 1, **arguments: Any) -> Callable[[list], Averaging]:
+    return lambda params: Averaging(params, lambda model: torch_ref.AveragedModel(model, **arguments), start=start, every=every)
+
+
+class Averaged(NamedTuple):
+    """The state of stock averages, by the names of ours."""
+
+    average: Any
+    biased_average: Any
+    n_averaged: Any
+
+
+def _incremental(**arguments: Any) -> optax.GradientTransformation:
+    """optax's average after our SGD, as its users write it: `optax.incremental_update` beside the state."""
+    sgd, biased = jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), arguments.get("form") == "optax"
+    step_size = 1 - arguments.get("decay", 0.999)
+
+    def init(params):
+        average = jax.tree.map(jnp.zeros_like if biased else jnp.copy, params)
+        return sgd.init(params), Averaged(None if biased else average, average if biased else None, jnp.zeros([], jnp.int32))
+
+    def update(updates: Any, state: Any, params: Any = None):
+        updates, inner = sgd.update(updates, state[0], params)
+        after, own = optax.apply_updates(params, updates), state[1]
+        average = optax.incremental_update(after, own.biased_average if biased else own.average, step_size)
+        if not biased:
+            average = jax.tree.map(lambda a, p: jnp.where(own.n_averaged > 0, a, p), average, after)
+        return updates, (inner, Averaged(None if biased else average, average if biased else None, own.n_averaged + 1))
+
+    return optax.GradientTransformation(init, update)
+
+
+PARAMS_EMA = Piece(
+    name="params_ema",
+    rows={
+        "default": {},
+        "fast": {"decay": 0.7},
+        "optax": {"decay": 0.9, "form": "optax"},
+        "accumulator": {"decay": 0.9, "accumulator_dtype": "float32"},
+        "optax, accumulator": {"decay": 0.97, "form": "optax", "accumulator_dtype": "float32"},
+        "update_after_step": {"decay": 0.8, "update_after_step": 3},
+        "warm-up": {"decay": 0.99, "use_warmup": True},
+        "warm-up, all": {
+            "decay": 0.95,
+            "min_decay": 0.1,
+            "update_after_step": 2,
+            "use_warmup": True,
+            "warmup_gamma": 20.0,
+            "warmup_power": 0.75,
+            "start": 1,
+            "every": 2,
+            "accumulator_dtype": "float32",
+        },
+        "start, every": {"decay": 0.8, "start": 2, "every": 3, "accumulator_dtype": "float32"},
+    },
+    jax=_jax_ema,
+    torch=_torch_ema,
+    stock_jax=_incremental,
+    refused=(
+        Refused({"decay": -0.1}, "Invalid decay value: -0.1 (params_ema: decay >= 0 and decay <= 1)"),
+        Refused({"decay": 1.5}, "Invalid decay value: 1.5 (params_ema: decay >= 0 and decay <= 1)"),
+        Refused({"decay": _NAN}, "Invalid decay value: nan (params_ema: decay >= 0 and decay <= 1)"),
+        Refused({"decay": "0.9"}, "Invalid decay: '0.9' (params_ema: decay is a number)", TypeError),
+        Refused({"min_decay": 2.0}, "Invalid min_decay value: 2.0 (params_ema: min_decay >= 0 and min_decay <= 1)"),
+        Refused({"form": "timm"}, "Invalid form: 'timm' (params_ema: form is one of 'torch', 'optax')"),
+        Refused({"warmup_gamma": 0.0}, "Invalid warmup_gamma value: 0.0 (params_ema: warmup_gamma >= 1e-100)"),
+        Refused({"warmup_power": -1.0}, "Invalid warmup_power value: -1.0 (params_ema: warmup_power >= 0)"),
+        Refused({"update_after_step": -1}, "Invalid update_after_step value: -1 (params_ema: update_after_step >= 0)"),
+        Refused(
+            {"form": "optax", "use_warmup": True},
+            "params_ema: use_warmup and update_after_step are of form 'torch'; form 'optax' divides by 1 - decay**n.",
+        ),
+        Refused({"accumulator_dtype": "float64"}, "params_ema: accumulator_dtype float64 is not supported; float32 or None is needed."),
+    ),
+    differs="optax: the caller's jit contracts incremental_update's product and sum to an FMA; torch: get_ema_multi_avg_fn is lerp, an FMA",
+)
+
+PARAMS_SWA = Piece(
+    name="params_swa",
+    rows={
+        "default": {},
+        "start, every": {"start": 3, "every": 2},
+        "accumulator": {"accumulator_dtype": "float32"},
+    },
+    jax=_jax_swa,
+    torch=_torch_swa,
+    refused=(
+        Refused({"accumulator_dtype": "float64"}, "params_swa: accumulator_dtype float64 is not supported; float32 or None is needed."),
+    ),
+    differs="torch: swa_utils averages by lerp, an FMA, unless avg_fn is given",
+)
