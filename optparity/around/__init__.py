@@ -9,7 +9,7 @@ import optax
 
 from .averages import PARAMS_EMA, PARAMS_SWA
 from .masks import BY_PATH, PARTITION_BY_PATH
-from .piece import Piece
+from .piece import SIZES, Piece
 from .state_dtypes import MASTER_WEIGHTS, MU_DTYPE, STOCHASTIC_ROUNDING
 
 PIECES: dict[str, Piece] = {
