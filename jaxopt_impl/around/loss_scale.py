@@ -131,7 +131,8 @@ def scaled(loss: jax.Array, state: Any) -> jax.Array:
     found = [part for part in jax.tree.leaves(state, is_leaf=_is_loss_scale) if _is_loss_scale(part)]
     if len(found) != 1:
         raise ValueError(f"scaled: one state of loss_scale is needed; got {len(found)}.")
-    wide = jnp.promote_types(jnp.result_type(loss), jnp.float32)
+    dtype = jnp.result_type(loss)
+    wide = jnp.float32 if dtype.name in nx.HALVES else dtype
     return jnp.asarray(loss, wide) * found[0].scale.astype(wide)
 
 

@@ -418,3 +418,5 @@ SCHEDULES = Piece(
     refused=_REFUSED,
     differs="torch.optim multiplies the last learning rate by a ratio, in float64; optax computes in float32, with XLA's functions.",
 )
+
+PIECES = (SCHEDULES,)

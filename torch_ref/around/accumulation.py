@@ -108,7 +108,7 @@ class Accumulator(Wrapper):
         form, microbatch, skipped, gathered, optimizer = self.read(state_dict, *keys)
         if form != self.form or microbatch >= self.every:
             raise ValueError(
-                f"{self.name}: {microbatch} microbatches of form {form!r} do not go on with every={self.every}, {self.form!r}."
+                f"{self.name}: {microbatch} microbatches of form {form!r} do not go on with every={self.every}, form={self.form!r}."
             )
         places = dict(enumerate(parameters(self)))
         for i, kept in gathered.items():
