@@ -62,6 +62,8 @@ class ClosedForm(lr_scheduler.LRScheduler):
 class ScheduleLR(ClosedForm):
     """Set the learning rate of every group to `schedule(t)`, rounded once to `dtype`; t counts the calls of `step()` from 0.
 
+    (A transform counts the updates in which a leaf has a gradient: where none has one, do not call `step()`.)
+
     Args:
         optimizer: whose groups are set.
         schedule: one of `torch_ref.schedules`, or any `count -> value`, as in optax. One of optax that is more than a product of one

@@ -1,10 +1,12 @@
 """Schedules: the same bits from everybody who calls them, the right ones, and how far stock is."""
 
+import inspect
 import math
 import warnings
 from fractions import Fraction
 from functools import cache
 from itertools import product
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,13 @@ def ours(name, label, forms=LONG, package=jaxopt_impl):
 def at_every_step(name, label):
     """The values over 10,000 steps, compiled, float32."""
     return np.asarray(ours(name, label)(np.arange(STEPS, dtype=np.int32)))
+
+
+@pytest.mark.parametrize("module", ["functions", "schedules"])
+def test_both_packages_have_the_same_text(module):
+    """But for the name of the mirror."""
+    here, there = (Path(inspect.getfile(package)).parent / "around" / f"{module}.py" for package in (jaxopt_impl, torch_ref))
+    assert here.read_text().replace("torch_ref/around", "jaxopt_impl/around", 1) == there.read_text()
 
 
 # The oracle: the formulas as papers and documentation have them, in exact or 160-bit arithmetic. It shares no code with the rules.
@@ -135,9 +144,9 @@ def as_float32(exact) -> np.float32:
 
 @each_form
 def test_the_value_is_the_correctly_rounded_one(name, label):
-    """At 10,000 counts: the float32 nearest to the formula. What is rounded has an error near 2⁻⁵⁰, so that 1 in 10⁷ might be the next."""
+    """The float32 nearest to the formula. What is rounded has an error near 2⁻⁵⁰, so that 1 in 10⁷ might be the next."""
     arguments, got = LONG[name][label].arguments, at_every_step(name, label)
-    counts = [*range(0, STEPS, 19), *range(100), *range(STEPS - 50, STEPS)] if name != "constant" else range(0, STEPS, 100)
+    counts = [*range(40), *range(0, STEPS, 47), *range(STEPS - 40, STEPS)]
     wrong = [t for t in counts if as_float32(oracle(name, arguments, t)) != got[t]]
     assert not wrong, f"at {wrong[:5]}"
 
@@ -162,7 +171,7 @@ def test_the_same_bits_in_torch(name, label):
     assert not differing(at_every_step(name, label), np.array([theirs(t) for t in range(STEPS)], np.float32)).any()
 
 
-SOME = [("cosine", "default"), ("warm_up", "default"), ("exponential", "over several steps"), ("one_cycle", "default")]
+SOME = [("warm_up", "default"), ("exponential", "over several steps")]
 some_forms = pytest.mark.parametrize(
     ("name", "label"), [*SOME, *(pytest.param(*form, marks=EXHAUSTIVE) for form in FORMS if form not in SOME)]
 )
@@ -191,11 +200,9 @@ def test_float64_with_x64(name, label):
     assert not differing(values, np.array([theirs(int(t), "float64") for t in counts])).any()
 
 
-BY_INTEGERS = [("linear", "default"), ("constant", "first steps"), ("inverse_sqrt", "whole")]
-
-
 @pytest.mark.parametrize(
-    ("name", "label"), [*BY_INTEGERS, *(pytest.param(*form, marks=EXHAUSTIVE) for form in FORMS if form not in BY_INTEGERS)]
+    ("name", "label"),
+    [pytest.param(*form, marks=() if form == ("inverse_sqrt", "whole") else EXHAUSTIVE) for form in FORMS],  # the others compile for long
 )
 def test_the_bits_of_a_tpu(name, label):
     """What is computed there, by integers."""
@@ -236,7 +243,9 @@ def test_the_closed_form_of_torch_is_within_one_ulp(name, label):
     make = LONG[name][label].scheduler
     assert make is not None
     scheduler = make(optimizer, torch.optim.lr_scheduler)
-    theirs = np.array([closed_form(scheduler, t) for t in range(STEPS)])
+    with warnings.catch_warnings():  # that get_lr is not the last one
+        warnings.simplefilter("ignore")
+        theirs = np.array([closed_form(scheduler, t) for t in range(STEPS)])
     distance = ulp_distance(at_every_step(name, label), theirs.astype(np.float32))
     assert distance.max() <= AS_FORMULA, f"{distance.max()} ulp at count {distance.argmax()}"
 
@@ -247,9 +256,7 @@ def closed_form(scheduler, t):
         [milestone] = scheduler._milestones
         return closed_form(first, t) if t < milestone else closed_form(second, t - milestone)
     scheduler.last_epoch = t
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return getattr(scheduler, "_get_closed_form_lr", scheduler.get_lr)()[0]
+    return getattr(scheduler, "_get_closed_form_lr", scheduler.get_lr)()[0]
 
 
 @EXHAUSTIVE
