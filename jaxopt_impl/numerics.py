@@ -314,7 +314,7 @@ def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
     number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. Rules
-    use it only for √v / c with c <= 1, so that the quotient is normal or 0.
+    use it where the quotient is normal or 0, as √v / c with c <= 1 is, or where a smaller one is flushed.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)
@@ -381,6 +381,35 @@ _unless.defjvp(lambda primals, tangents: (_unless(*primals), tangents[1]))  # a'
 def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
     return type(a)(jnp.maximum(a.x, b.x), a.fuses | b.fuses, a.dtype)
+
+
+def minimum(a: Rounded, b: float) -> Rounded:
+    """The smaller one of a leaf and a Python number; NaN if one is."""
+    return a.then(jnp.minimum(a.x, a.constant(b).x), Fuses.ANYTHING)
+
+
+def clamp(a: Rounded, least: Number, most: Number) -> Rounded:
+    """a, but not below the least and not above the most number. By choosing: zeros and NaN stay."""
+    low, high = (_meet(a, number)[1].x for number in (least, most))
+    return a.then(jnp.where(a.x < low, low, jnp.where(a.x > high, high, a.x)), Fuses.NOTHING)
+
+
+def less(a: Rounded, b: Number) -> jax.Array:
+    """Whether a is less than a hyper-parameter."""
+    a, b = _meet(a, b)
+    return a.x < b.x
+
+
+def choose(condition: jax.Array, a: Rounded, b: Rounded) -> Rounded:
+    """One of two leaves, whole."""
+    return a.then(jnp.where(condition, a.x, b.x), Fuses.NOTHING)
+
+
+def like(a: Rounded, leaf: Rounded) -> Rounded:
+    """a, in the dtype that a leaf is computed in."""
+    if a.x.dtype == leaf.x.dtype:
+        return Rounded(a.x, a.fuses, leaf.dtype)
+    return Rounded(fence(fence(a.x).astype(leaf.x.dtype)), Fuses.NOTHING, leaf.dtype)  # else LLVM narrows what made it
 
 
 def power(base, t):

@@ -49,6 +49,9 @@ class Rounded:
     def __truediv__(self, other):
         return self.then(self.x / torch.as_tensor(_operand(other), dtype=self.x.dtype, device=self.x.device))
 
+    def __rtruediv__(self, other):
+        return self.then(torch.as_tensor(other, dtype=self.x.dtype, device=self.x.device) / self.x)
+
     def __neg__(self):
         return Rounded(-self.x, self.dtype)
 
@@ -91,6 +94,32 @@ def unless_zero(number: Number, a: Rounded, b: Rounded | Callable[[], Rounded]) 
 def maximum(a: Rounded, b: Rounded) -> Rounded:
     """The larger one; NaN if one is."""
     return Rounded(torch.maximum(a.x, b.x), a.dtype)
+
+
+def minimum(a: Rounded, b: float) -> Rounded:
+    """The smaller one of a leaf and a Python number; NaN if one is."""
+    return a.then(torch.clamp(a.x, max=b))
+
+
+def clamp(a: Rounded, least: Number, most: Number) -> Rounded:
+    """a, but not below the least and not above the most number. By choosing: zeros and NaN stay."""
+    low, high = (torch.as_tensor(number, dtype=a.x.dtype, device=a.x.device) for number in (least, most))
+    return a.then(torch.where(a.x < low, low, torch.where(a.x > high, high, a.x)))
+
+
+def less(a: Rounded, b: Number) -> Tensor:
+    """Whether a is less than a hyper-parameter."""
+    return a.x < torch.as_tensor(b, dtype=a.x.dtype, device=a.x.device)
+
+
+def choose(condition: Tensor, a: Rounded, b: Rounded) -> Rounded:
+    """One of two leaves, whole."""
+    return a.then(torch.where(condition, a.x, b.x))
+
+
+def like(a: Rounded, leaf: Rounded) -> Rounded:
+    """a, in the dtype that a leaf is computed in."""
+    return Rounded(a.x.to(leaf.x.device, leaf.x.dtype), leaf.dtype)
 
 
 def power(base: float, t: float) -> float:

@@ -7,9 +7,10 @@ from typing import Any
 
 import optax
 
+from .clipping import CLIP_BY_GLOBAL_NORM, CLIP_BY_VALUE
 from .piece import Piece
 
-PIECES: dict[str, Piece] = {piece.name: piece for piece in ()}
+PIECES: dict[str, Piece] = {piece.name: piece for piece in (CLIP_BY_GLOBAL_NORM, CLIP_BY_VALUE)}
 # Leaves of several shapes; the first axis of some divides by 8 devices.
 SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
 
