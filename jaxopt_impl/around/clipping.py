@@ -58,14 +58,13 @@ def clip_by_global_norm(
         max_norm: c >= 0.
         form: whose formula.
         axis_name: as in `global_norm`.
-    Shapes: updates follow each leaf; the state is `norm` [], what the last gradients had before they were clipped.  Dtypes: float32, float64,
-        bfloat16, float16, also mixed; `norm` is float64 if a leaf is, else float32.
+    Shapes: updates follow each leaf; the state is `norm` [], that of the last gradients before they were clipped.  Dtypes: float32,
+        float64, bfloat16, float16, also mixed; `norm` is float64 if a leaf is, else float32.
     Raises: ValueError where a range above is broken; TypeError where a leaf is not floating point, naming it.
-    Exactness: bit-equal to `torch_ref.clip_grad_norm_` in all four dtypes. The norm is that of `global_norm`. Run on CPU; for GPU and TPU
+    Exactness: bit-equal to `torch_ref.clip_grad_norm_` in all four dtypes; the norm is `global_norm`'s. Run on CPU; for GPU and TPU
         compiled, not run.
-    Differs from: torch.nn.utils.clip_grad_norm_ and optax.clip_by_global_norm (their norms are not correctly rounded; torch multiplies c by the
-        reciprocal of ‖gₜ‖ + 10⁻⁶; both compute in the halves themselves). A NaN or an infinity among the gradients makes NaN of what it is in,
-        as in both.
+    Differs from: torch.nn.utils.clip_grad_norm_ and optax.clip_by_global_norm (neither norm is correctly rounded; torch multiplies c by the
+        reciprocal of ‖gₜ‖ + 10⁻⁶; both take halves by numbers that are halves). As in both, a NaN makes NaN of every gradient.
     Source: Pascanu, Mikolov & Bengio 2013, algorithm 1.
     Example:
         >>> import jax.numpy as jnp

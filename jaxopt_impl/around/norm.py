@@ -1,17 +1,18 @@
-"""The global norm, correctly rounded: a sum of squares in which no addition rounds, so that its order is free.  Mirror: torch_ref/around/norm.py
+"""The global norm: a sum of squares in which no addition rounds, so that its order is free.  Mirror: torch_ref/around/norm.py
 
     m = max |xᵢ| < 2ᴱ,   yᵢ = xᵢ 2⁻ᴱ,   S = Σ round(yᵢ² / q),   ‖x‖ = √(S q) 2ᴱ
 
-Each square is rounded to a whole number of quanta q, to nearest-even. q = 2^(−bits·digits) depends on the number of elements only, so S is the
-same whole number in any order, split into any leaves and over any devices. It is kept as digits of so many bits, each an int64.
+Each square is rounded to a whole number of quanta q, to nearest-even. q = 2^(−bits·digits) depends on the number of elements only, so S is
+the same whole number in any order, split into any leaves and over any devices. It is kept as digits of so many bits, each an int64
+(reproducible summation: Demmel & Nguyen 2015).
 
-- The square of a float32 or of a half is exact in float64. That of a float64 is y = h + l with 26 bits each: h², 2hl and l² are exact.
-- n terms of at most 1 leave an error of n q / 2 at most in a sum S q >= 1/4: 2⁻⁴² of it for 2²⁷ elements (2 digits), 2⁻⁶¹ for 2³¹ (3 digits).
-  The root halves it. So a float32 norm is the correctly rounded one unless the exact norm is within 2⁻⁴³ of a number between two of float32.
-- From S to the norm there is one rounding (reproducible summation: Demmel & Nguyen 2015).
+- The square of a float32 or of a half is exact in float64. That of a float64 is y = h + l of 26 bits each: h², 2hl and l² are exact.
+- n terms leave an error of n q / 2 at most in a sum S q >= 1/4: 2⁻⁴² of it for 2²⁷ elements in 2 digits, 2⁻⁶¹ for 2³¹ in 3. The root halves
+  it, and is rounded once. So the norm in float32 is the correctly rounded one, unless the exact one is within 2⁻⁴³ of a number between two
+  of float32.
 
-A digit is cut off by adding 1.5 · 2⁵² times its unit: what is rounded then stands in the last bits of the sum. Integers are added since XLA
-on CPU makes vectors of these additions, and not of additions of float64 (100 ms in the place of 15 at 32M elements). TPUs have no float64:
+A digit is cut off by adding 1.5 · 2⁵² times its unit: what is rounded then stands in the last bits of the sum. Integers are added, since
+XLA on CPU makes vectors of these additions, and not of those of float64 (15 ms in the place of 100 at 32M elements). TPUs have no float64:
 there the squares are cut by integers as well. Where the platform flushes subnormals, they count as 0.
 """
 
@@ -44,11 +45,11 @@ def global_norm(tree, axis_name=None) -> jax.Array:
         axis_name: in a `shard_map` or `vmap`, the axis (or axes) over which every leaf is spread. What `jit` spreads needs no name.
     Shapes: any to [].  Dtypes: float32, float64, bfloat16, float16, also mixed; the norm is float64 if a leaf is, else float32.
     Raises: TypeError where a leaf is not floating point, naming it.
-    Exactness: the correctly rounded norm, but for the cases that the head of this file counts; float64: within 2⁻⁶⁰ before it is rounded. NaN
-        if there is one, infinity if there is one, 0 of nothing; no square overflows. Bit-equal to `torch_ref.get_total_norm`. Run on CPU; for
-        GPU and TPU compiled, not run.
-    Differs from: optax.tree.norm (squares overflow and underflow, and are summed in the leaves' dtype, in an order that is XLA's; of halves
-        it is a half).
+    Exactness: the correctly rounded norm, up to 2²⁷ elements unless the exact one is within 2⁻⁴³ of a number between two of float32, in
+        float64 within 2⁻⁶¹. NaN if there is one, else infinity if there is one; no square overflows or underflows. Bit-equal to
+        `torch_ref.get_total_norm`. Run on CPU; for GPU and TPU compiled, not run.
+    Differs from: optax.tree.norm (squares overflow and underflow, and are summed in the leaves' dtype, in an order that is XLA's; that of
+        halves is a half).
     Source: Demmel & Nguyen 2015, "Parallel Reproducible Summation".
     Example:
         >>> import jax.numpy as jnp
@@ -102,8 +103,9 @@ def layout(count: int, dtype: str) -> tuple[int, int]:
 def magnitude(arrays: list[jax.Array], dtype: np.dtype, axis_name) -> jax.Array:
     """The largest magnitude, NaN if there is one.
 
-    By the bits, as integers: where XLA reduces the parts of a maximum that are on several devices of a CPU, it loses a NaN. The largest signed
-    integer is the largest positive number, the largest unsigned one the largest negative number if there is one.
+    By the bits, as integers: where the parts of a maximum are on several devices of a CPU, XLA loses a NaN. The largest signed integer is
+    the largest positive number, the largest unsigned one the largest negative number if there is one. (Both at once: a reduction of one
+    array of integers is slower by far.)
     """
     found = []
     for x in arrays:
@@ -125,7 +127,9 @@ def _both(operation):
 def sums_of_squares(largest: jax.Array, *arrays: jax.Array, bits: int, digits: int) -> jax.Array:
     """The digits of S, int64 [digits], in float64."""
     exponent = -exponent_of(largest)
-    scales = [power_of_two(exponent >> 1), power_of_two(exponent - (exponent >> 1))]  # one alone could overflow
+    scales = [power_of_two(exponent)]
+    if largest.dtype == np.float64:  # one power of two could overflow
+        scales = [power_of_two(exponent >> 1), power_of_two(exponent - (exponent >> 1))]
     units = [np.float64(1.5 * 2.0 ** (52 - bits * (i + 1))) for i in range(digits)]
     scales, unknown = lax.optimization_barrier((scales, [jnp.asarray(unit) for unit in units]))  # (a + c) - c with a constant c is a to XLA
     sums = jnp.zeros([digits], np.int64)
@@ -220,7 +224,7 @@ def normalized(sums: jax.Array, bits: int) -> tuple[jax.Array, jax.Array, list[t
 
 
 def root32(sums: jax.Array, largest: jax.Array, *, bits: int) -> jax.Array:
-    """The norm in float32. 52 bits of S, with the last one for all that follow, tell on which side of a number between two of float32 it is."""
+    """The norm in float32. 52 bits of S, the last one for all that follow, tell on which side of a number between two it is."""
     number, exponent, _ = _to_odd(sums, bits)
     root = jnp.sqrt(number.astype(np.float64) * power_of_two(exponent + 2 * exponent_of(largest)))
     return _or_itself(nx.fence(nx.fence(root).astype(np.float32)), largest)

@@ -60,10 +60,11 @@ def clip_grad_norm_(
         form: whose formula.
     Returns: the norm that the gradients had.
     Dtypes: float32, float64, bfloat16, float16, also mixed; the norm is float64 if a gradient is, else float32.
-    Raises: ValueError where a range is broken; TypeError where a gradient is not floating point or not dense; RuntimeError as `get_total_norm`.
+    Raises: ValueError where a range is broken; TypeError where a gradient is not floating point or not dense; RuntimeError as
+        `get_total_norm`.
     Exactness: bit-equal to `jaxopt_impl.clip_by_global_norm` in all four dtypes. Run on CPU only.
-    Differs from: torch.nn.utils.clip_grad_norm_ (its norm is not correctly rounded; c times the reciprocal of ‖gₜ‖ + 10⁻⁶; the norm of halves
-        is a half, and so is what they are multiplied by).
+    Differs from: torch.nn.utils.clip_grad_norm_ (its norm is not correctly rounded; c times the reciprocal of ‖gₜ‖ + 10⁻⁶; the norm of
+        halves is a half, and so is what they are multiplied by).
     Example:
         >>> import torch
         >>> p = torch.nn.Parameter(torch.zeros(2))

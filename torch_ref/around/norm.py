@@ -1,4 +1,4 @@
-"""The global norm, correctly rounded: a sum of squares in which no addition rounds, so that its order is free.  Mirror: jaxopt_impl/around/norm.py
+"""The global norm: a sum of squares in which no addition rounds, so that its order is free.  Mirror: jaxopt_impl/around/norm.py
 
     m = max |xᵢ| < 2ᴱ,   yᵢ = xᵢ 2⁻ᴱ,   S = Σ round(yᵢ² / q),   ‖x‖ = √(S q) 2ᴱ
 
@@ -18,7 +18,7 @@ from .. import checks
 from .. import numerics as nx
 
 _FORMATS = {torch.float32: (24, -149), torch.float64: (53, -1074)}  # bits of precision, exponent of the smallest number
-_CHUNK = 1 << 16  # elements at a time on a CPU, so that what is computed of them stays in its cache
+_CHUNK = 1 << 15  # elements at a time on a CPU, so that what is computed of them stays in its cache
 
 
 def get_total_norm(
@@ -38,11 +38,11 @@ def get_total_norm(
         foreach: has no effect.
         group: a process group over which the tensors are spread, to have the norm of all of theirs together. None is this process alone.
     Dtypes: float32, float64, bfloat16, float16, also mixed; the norm is float64 if a tensor is, else float32.
-    Raises: TypeError where a tensor is not floating point or not dense, naming it; ValueError for another norm_type; RuntimeError, with torch's
-        text, for a norm that is not finite.
+    Raises: TypeError where a tensor is not floating point or not dense, naming it; ValueError for another norm_type; RuntimeError, with
+        torch's text, for a norm that is not finite.
     Exactness: bit-equal to `jaxopt_impl.global_norm`, whose page says how exact that is. Run on CPU only.
-    Differs from: torch.nn.utils.get_total_norm (the norm of the tensors' norms, each rounded, in an order that depends on the threads; of halves
-        it is a half). It waits for the device.
+    Differs from: torch.nn.utils.get_total_norm (the norm of the tensors' norms, each rounded, in an order that depends on the threads; that
+        of halves is a half). It waits for the device.
     Example:
         >>> import torch
         >>> get_total_norm([torch.tensor([3e30, 0.0]), torch.tensor(4e30)])
@@ -66,8 +66,8 @@ def total_norm(name: str, tensors: Tensor | Iterable[Tensor], norm_type: float, 
     norm = torch.tensor(value, dtype=torch.float64, device=device).to(dtype)
     if error_if_nonfinite and not norm.isfinite():
         raise RuntimeError(
-            f"The total norm of order {float(norm_type)} for gradients from `parameters` is non-finite, so it cannot be clipped. To disable this "
-            "error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
+            f"The total norm of order {float(norm_type)} for gradients from `parameters` is non-finite, so it cannot be clipped. To "
+            "disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
         )
     return norm
 
@@ -105,15 +105,15 @@ def magnitude(arrays: Iterable[Tensor]) -> float:
 
 def sums_of_squares(arrays: Iterable[Tensor], exponent: int, bits: int, digits: int) -> list[int]:
     """The digits of S."""
-    scales = [math.ldexp(1.0, exponent // -2), math.ldexp(1.0, -exponent - exponent // -2)]  # one alone could overflow
+    powers = [-exponent] if abs(exponent) < 1000 else [-exponent // 2, -exponent - -exponent // 2]  # one power of two could overflow
     units = [1.5 * 2.0 ** (52 - bits * (i + 1)) for i in range(digits)]
     offsets = torch.tensor(units, dtype=torch.float64).view(torch.int64).tolist()
     sums = [0] * digits
     for x in arrays:
         for chunk in x.split(_CHUNK if x.device.type == "cpu" else x.numel()):
             y = chunk.to(torch.float64, copy=True)
-            for scale in scales:
-                y.mul_(scale)
+            for power in powers:
+                y.mul_(2.0**power)
             for term in squares(y) if x.dtype == torch.float64 else [y.mul_(y)]:
                 for i, unit in enumerate(units):
                     shifted = term + unit
