@@ -416,6 +416,7 @@ SCHEDULES = Piece(
     stock_jax=_stock_transform,
     stock_torch=_stock_scheduled,
     refused=_REFUSED,
+    sampled=("warm_up, from a quarter", "one_cycle, three phases, with Adam's b1", "polynomial, real power"),
     differs="torch.optim multiplies the last learning rate by a ratio, in float64; optax computes in float32, with XLA's functions.",
 )
 
