@@ -219,7 +219,7 @@ def _form(name: str, arguments: Mapping[str, Any]) -> Form:
 def _transform(name: str, **arguments: Any) -> optax.GradientTransformation:
     """An optimizer with this learning rate, which its state shows."""
     form, lr = _form(name, arguments), schedule(jaxopt_impl, name, arguments)
-    cycled = jaxopt_impl.schedules.one_cycle_momentum(**form.cycled) if form.cycled else jaxopt_impl.schedules.constant(0.9)
+    cycled: Any = jaxopt_impl.schedules.one_cycle_momentum(**form.cycled) if form.cycled else jaxopt_impl.schedules.constant(0.9)
     tx = jaxopt_impl.adamw(lr, b1=cycled) if form.optimizer == "adamw" else jaxopt_impl.sgd(lr, momentum=cycled)
 
     def init(params):
@@ -265,7 +265,7 @@ def _scheduled(name: str, **arguments: Any) -> Callable[[list], _Scheduled]:
         import torch_ref
 
         dtype = "float64" if params[0].dtype == torch.float64 else "float32"
-        momentum = 0.9 if dtype == "float64" else float(np.float32(0.9))  # as a schedule's value has it
+        momentum: Any = 0.9 if dtype == "float64" else float(np.float32(0.9))  # as a schedule's value has it
         if form.optimizer == "adamw":
             optimizer = torch_ref.AdamW(params, lr=LEARNING_RATE, betas=(momentum, 0.999))
         else:

@@ -5,7 +5,7 @@ import math
 import warnings
 from fractions import Fraction
 from functools import cache
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import jax
@@ -23,8 +23,12 @@ from jaxopt_impl import binary64
 from jaxopt_impl import numerics as nx
 from jaxopt_impl.around import functions
 from jaxopt_impl.around.counted import Schedule
+from optparity.around import AroundRow
 from optparity.around import schedules as table
+from optparity.around.piece import SIZES
 from optparity.parity.bits import differing, ulp_distance
+from optparity.parity.compare import assert_identical
+from optparity.parity.streams import gradients, parameters
 
 from ..sampling import EXHAUSTIVE
 
@@ -335,13 +339,21 @@ def test_functions_have_the_same_bits_by_integers(name):
 
 def test_a_number_in_several_places_is_computed_once():
     """A polynomial would be 2ⁿ operations otherwise."""
+    calls = []
+
+    def product(a, b):
+        calls.append(None)
+        return a * b
+
     with jax.enable_x64(True):
         x = nx.scalar(jnp.float32(1.0))
-        for _ in range(100):
-            x = x * x
+        for _ in range(15):
+            x = nx.Scalar(product, x, x)
         assert float(x.in_float64()) == 1.0
+        assert len(calls) == 15
         assert len(x.arrays()) == 1
         assert float(x.of_arguments(iter(range(1))).by_integers(*x.arrays())) == 1.0
+        assert len(calls) == 30
 
 
 # Schedulers.
@@ -443,6 +455,17 @@ def test_a_cycle_rounds_the_momentum():
         assert optimizer.param_groups[0]["betas"] == (float(schedule(t)), 0.999)
         optimizer.step()
         scheduler.step()
+
+
+def test_a_step_without_a_gradient():
+    """Of one leaf, and of all: then neither side counts."""
+    row = AroundRow("schedules", "warm_up, from a quarter")
+    params = parameters(SIZES, "float32")
+    given = list(islice(gradients("normal", params), 8))
+    given[2] = dict.fromkeys(given[2])
+    given[4] = {**given[4], "bias": None}
+    for context in ("jit", "scan"):
+        assert_identical(row.tx, row.torch, params, given, context=context)
 
 
 # A schedule that is no number.
