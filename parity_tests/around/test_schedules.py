@@ -157,6 +157,13 @@ def test_the_value_is_the_correctly_rounded_one(name, label, apart):
 
 
 @each_form
+def test_a_short_schedule_is_right_at_every_count_and_after_its_end(name, label):
+    schedule, arguments = ours(name, label, SHORT, torch_ref), SHORT[name][label].arguments
+    counts = range(240 if name == "one_cycle" else 90)
+    assert [t for t in counts if as_float32(oracle(name, arguments, t)) != schedule(t)] == []
+
+
+@each_form
 def test_the_float64_value_is_within_a_few_units_of_the_formula(name, label):
     """Relative to the value itself, at the end of a cosine too."""
     schedule, arguments = ours(name, label, package=torch_ref), LONG[name][label].arguments
