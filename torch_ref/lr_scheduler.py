@@ -2,8 +2,8 @@
 
 Arguments, attributes and `state_dict` are those of the classes in torch.optim, so that either loads the other's. Each takes `dtype` too:
 float32, as a schedule's value has it in JAX, or "float64" for JAX with x64. In torch.optim a learning rate is the last one times a ratio.
-Here it is computed from the base learning rate and the count: it does not drift, and what others do to a group's learning rate in between
-is overwritten. `SequentialLR`, which is torch.optim's, of a `LinearLR` and another of these is the schedule `warm_up`.
+Here it is computed from the base learning rate and the count, so that no error adds up; what others do to a group's learning rate in
+between is overwritten. `SequentialLR`, which is torch.optim's, of a `LinearLR` and another of these is the schedule `warm_up`.
 """
 
 from collections.abc import Callable

@@ -417,7 +417,7 @@ SCHEDULES = Piece(
     stock_torch=_stock_scheduled,
     refused=_REFUSED,
     sampled=("warm_up, from a quarter", "one_cycle, three phases, with Adam's b1", "polynomial, real power"),
-    differs="torch.optim multiplies the last learning rate by a ratio, in float64; optax computes in float32, with XLA's functions.",
+    differs="optax: learning rates in float32, by XLA's functions; torch: in float64, not rounded to float32",
 )
 
 PIECES = (SCHEDULES,)
