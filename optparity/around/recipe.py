@@ -25,21 +25,23 @@ def _torch(**arguments: Any) -> Callable[[list], Any]:
     return made
 
 
-def _stock_jax(*, learning_rate, decay_steps, warmup_steps=0, every=1, ema_decay, max_norm=1.0, **adamw: Any) -> Any:
+def _stock_jax(
+    *, learning_rate, decay_steps, warmup_steps=0, end_value=0.0, every=1, ema_decay, max_norm=1.0, **adamw: Any
+) -> optax.GradientTransformation:
     """The same chain of optax's parts; its average is left out, which moves no parameter."""
     del ema_decay
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, warmup_steps + decay_steps)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, warmup_steps + decay_steps, end_value)
     mask = jaxopt_impl.by_path(jaxopt_impl.is_matrix)
-    rest = {"b2": 0.95, "weight_decay": 0.1, **adamw}
-    return optax.MultiSteps(optax.chain(optax.clip_by_global_norm(max_norm), optax.adamw(schedule, mask=mask, **rest)), every)
+    step = optax.adamw(schedule, mask=mask, **{"b2": 0.95, "weight_decay": 0.1, **adamw})
+    tx = optax.MultiSteps(optax.chain(optax.clip_by_global_norm(max_norm), step), every)
+    return optax.GradientTransformation(tx.init, tx.update)
 
 
-def _stock_torch(*, learning_rate, decay_steps, warmup_steps=0, every=1, ema_decay, max_norm=1.0, **adamw: Any) -> Callable[[list], Any]:
+def _stock_torch(**arguments: Any) -> Callable[[list], Any]:
     """The same loop over torch's parts: each loss divided by the number of microbatches."""
-    del ema_decay
     from ._stock_loop import StockLoop
 
-    return lambda params: StockLoop(params, learning_rate, decay_steps, warmup_steps, every, max_norm, adamw)
+    return lambda params: StockLoop(params, **arguments)
 
 
 RECIPE = Piece(
