@@ -86,8 +86,8 @@ def params_ema(
     The updates pass unchanged. `averaged` reads the average.
 
     Args:
-        decay: 0 <= β <= 1. In bfloat16 the average of β = 0.9999 does not move: 1 − β is less than half a unit in the last place, so
-            that βa + (1 − β)θ rounds back to a. Use `accumulator_dtype`.
+        decay: 0 <= β <= 1; of form "optax" β < 1. In bfloat16 the average of β = 0.9999 does not move: βa rounds back to a, and
+            (1 − β)θ is too small to be added. Use `accumulator_dtype`.
         form: "torch" begins with a copy of the first θ. "optax" begins with 0, keeps that, and `averaged` divides by 1 − βⁿ.
         min_decay: 0 <= β_min <= 1, below which warm-up does not go.
         update_after_step: the average stays a copy for so many more steps, as timm has it; n counts from there.
@@ -167,15 +167,17 @@ def averaged(state: Any, decay: float | None = None) -> Any:
         return own.average
     if decay is None:
         raise ValueError("averaged: form='optax' keeps a biased average; its decay is needed.")
-    checks.number("averaged", at_least=0, at_most=1, decay=decay)
+    checks.number("averaged", at_least=0, below=1, decay=decay)
     with jax.enable_x64(True):
         h = Hyper(decay, n=nx.scalar(own.n_averaged))
         return jax.tree.map(lambda a: nx.finish(debiased(nx.wrap(nx.barrier(a)[0], a.dtype.name), h)), own.biased_average)
 
 
 def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmup_gamma, warmup_power):
-    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.one_of(name, FORMS, form=form)
+    if form == "optax":
+        checks.number(name, at_least=0, below=1, decay=decay)
+    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.whole(name, at_least=0, update_after_step=update_after_step)
     checks.number(name, at_least=1e-100, warmup_gamma=warmup_gamma)
     checks.number(name, at_least=0, warmup_power=warmup_power)

@@ -153,8 +153,10 @@ class AveragedModel(swa_utils.AveragedModel):
 
 
 def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmup_gamma, warmup_power):
-    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.one_of(name, FORMS, form=form)
+    if form == "optax":
+        checks.number(name, at_least=0, below=1, decay=decay)
+    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.whole(name, at_least=0, update_after_step=update_after_step)
     checks.number(name, at_least=1e-100, warmup_gamma=warmup_gamma)
     checks.number(name, at_least=0, warmup_power=warmup_power)
