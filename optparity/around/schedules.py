@@ -34,7 +34,7 @@ class Form:
     arguments: Mapping[str, Any]
     scheduler: Callable[[Any, Any], Any] | None = None
     in_torch: bool = True
-    optax: Callable[[], optax.Schedule] | None = None
+    in_optax: Callable[[], optax.Schedule] | None = None
     cycled: Mapping[str, Any] | None = None
     optimizer: str = "sgd"
 
@@ -50,7 +50,7 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
     around = {"steps": cycle, "pct_start": 0.025}
     return {
         "constant": {
-            "default": Form(arguments={"value": lr}, optax=lambda: optax.constant_schedule(lr)),
+            "default": Form(arguments={"value": lr}, in_optax=lambda: optax.constant_schedule(lr)),
             "first steps": Form(
                 arguments={"value": lr, "factor": 1 / 3, "steps": warm},
                 scheduler=lambda optimizer, lrs: lrs.ConstantLR(optimizer, 1 / 3, warm),
@@ -60,19 +60,19 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
             "default": Form(
                 arguments={"init_value": lr, "step_size": warm},
                 scheduler=lambda optimizer, lrs: lrs.StepLR(optimizer, warm),
-                optax=lambda: optax.exponential_decay(lr, warm, 0.1, staircase=True),
+                in_optax=lambda: optax.exponential_decay(lr, warm, 0.1, staircase=True),
             ),
             "gamma": Form(
                 arguments={"init_value": lr, "step_size": 3, "gamma": gamma},
                 scheduler=lambda optimizer, lrs: lrs.StepLR(optimizer, 3, gamma),
-                optax=lambda: optax.exponential_decay(lr, 3, gamma, staircase=True),
+                in_optax=lambda: optax.exponential_decay(lr, 3, gamma, staircase=True),
             ),
         },
         "multi_step": {
             "default": Form(
                 arguments={"init_value": lr, "milestones": marks},
                 scheduler=lambda optimizer, lrs: lrs.MultiStepLR(optimizer, marks),
-                optax=lambda: optax.piecewise_constant_schedule(lr, dict.fromkeys(marks, 0.1)),
+                in_optax=lambda: optax.piecewise_constant_schedule(lr, dict.fromkeys(marks, 0.1)),
             ),
             "twice": Form(
                 arguments={"init_value": lr, "milestones": [warm, *marks, warm], "gamma": 0.3},
@@ -83,64 +83,64 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
             "default": Form(
                 arguments={"init_value": lr, "gamma": gamma},
                 scheduler=lambda optimizer, lrs: lrs.ExponentialLR(optimizer, gamma),
-                optax=lambda: optax.exponential_decay(lr, 1, gamma),
+                in_optax=lambda: optax.exponential_decay(lr, 1, gamma),
             ),
             "over several steps": Form(
                 arguments={"init_value": lr, "gamma": 0.5, "transition_steps": warm + 1, "begin": 3},
-                optax=lambda: optax.exponential_decay(lr, warm + 1, 0.5, 3),
+                in_optax=lambda: optax.exponential_decay(lr, warm + 1, 0.5, 3),
             ),
             "staircase with an end": Form(
                 arguments={"init_value": lr, "gamma": 0.5, "transition_steps": warm, "staircase": True, "end_value": last},
-                optax=lambda: optax.exponential_decay(lr, warm, 0.5, staircase=True, end_value=last),
+                in_optax=lambda: optax.exponential_decay(lr, warm, 0.5, staircase=True, end_value=last),
             ),
         },
         "linear": {
             "default": Form(
                 arguments={"init_value": lr / 4, "end_value": lr, "steps": n},
                 scheduler=lambda optimizer, lrs: lrs.LinearLR(optimizer, 0.25, 1.0, n),
-                optax=lambda: optax.linear_schedule(lr / 4, lr, n),
+                in_optax=lambda: optax.linear_schedule(lr / 4, lr, n),
             ),
             "down": Form(
                 arguments={"init_value": lr, "end_value": 0.0, "steps": n, "begin": 3},
-                optax=lambda: optax.linear_schedule(lr, 0.0, n, 3),
+                in_optax=lambda: optax.linear_schedule(lr, 0.0, n, 3),
             ),
         },
         "polynomial": {
             "default": Form(
                 arguments={"init_value": lr, "steps": n},
                 scheduler=lambda optimizer, lrs: lrs.PolynomialLR(optimizer, n),
-                optax=lambda: optax.polynomial_schedule(lr, 0.0, 1, n),
+                in_optax=lambda: optax.polynomial_schedule(lr, 0.0, 1, n),
             ),
             "real power": Form(
                 arguments={"init_value": lr, "steps": n, "power": 0.9},
                 scheduler=lambda optimizer, lrs: lrs.PolynomialLR(optimizer, n, 0.9),
-                optax=lambda: optax.polynomial_schedule(lr, 0.0, 0.9, n),
+                in_optax=lambda: optax.polynomial_schedule(lr, 0.0, 0.9, n),
             ),
             "square with an end": Form(
                 arguments={"init_value": lr, "steps": n, "power": 2, "end_value": last, "begin": 3},
-                optax=lambda: optax.polynomial_schedule(lr, last, 2, n, 3),
+                in_optax=lambda: optax.polynomial_schedule(lr, last, 2, n, 3),
             ),
         },
         "cosine": {
-            "default": Form(arguments=cosine, optax=lambda: optax.cosine_decay_schedule(lr, n, 1 / 8)),
-            "to 0": Form(arguments={"init_value": lr, "steps": n}, optax=lambda: optax.cosine_decay_schedule(lr, n)),
+            "default": Form(arguments=cosine, in_optax=lambda: optax.cosine_decay_schedule(lr, n, 1 / 8)),
+            "to 0": Form(arguments={"init_value": lr, "steps": n}, in_optax=lambda: optax.cosine_decay_schedule(lr, n)),
             "rises": Form(
                 arguments={**cosine, "after": "rise"},
                 scheduler=lambda optimizer, lrs: lrs.CosineAnnealingLR(optimizer, n, last),
             ),
             "steps - 1": Form(
                 arguments={**cosine, "denominator": "steps - 1"},
-                optax=lambda: optax.cosine_decay_schedule(lr, n - 1, 1 / 8),
+                in_optax=lambda: optax.cosine_decay_schedule(lr, n - 1, 1 / 8),
             ),
             "exponent": Form(
                 arguments={**cosine, "exponent": 1.5},
-                optax=lambda: optax.cosine_decay_schedule(lr, n, 1 / 8, 1.5),
+                in_optax=lambda: optax.cosine_decay_schedule(lr, n, 1 / 8, 1.5),
             ),
         },
         "warm_up": {
             "default": Form(
                 arguments={"then": ("cosine", cosine), "steps": warm},
-                optax=lambda: optax.warmup_cosine_decay_schedule(0.0, lr, warm, n + warm, last),
+                in_optax=lambda: optax.warmup_cosine_decay_schedule(0.0, lr, warm, n + warm, last),
             ),
             "from a quarter": Form(
                 arguments={"then": ("cosine", {**cosine, "after": "rise"}), "steps": warm, "init_value": lr / 4},
@@ -150,7 +150,7 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
             ),
             "then inverse_sqrt": Form(
                 arguments={"then": ("inverse_sqrt", {"init_value": lr, "timescale": warm}), "steps": warm},
-                optax=lambda: optax.join_schedules(
+                in_optax=lambda: optax.join_schedules(
                     [optax.linear_schedule(0.0, lr, warm), lambda t: lr / jnp.sqrt((t + float(warm)) / warm)], [warm]
                 ),
             ),
@@ -171,17 +171,17 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
             ),
             "optax": Form(
                 arguments={"peak_value": lr, **around, "form": "optax"},
-                optax=lambda: optax.cosine_onecycle_schedule(cycle, lr, 0.025),
+                in_optax=lambda: optax.cosine_onecycle_schedule(cycle, lr, 0.025),
             ),
             "optax, three phases": Form(
                 arguments={"peak_value": lr, **around, "form": "optax", "three_phase": True, "anneal": "linear", "pct_final": 0.05},
-                optax=lambda: optax.linear_onecycle_schedule(cycle, lr, 0.025, 0.05),
+                in_optax=lambda: optax.linear_onecycle_schedule(cycle, lr, 0.025, 0.05),
             ),
         },
         "inverse_sqrt": {
             "default": Form(
                 arguments={"init_value": lr, "timescale": warm + 0.5},
-                optax=lambda: lambda t: lr / jnp.sqrt((t + (warm + 0.5)) / (warm + 0.5)),
+                in_optax=lambda: lambda t: lr / jnp.sqrt((t + (warm + 0.5)) / (warm + 0.5)),
             ),
             "whole": Form(
                 arguments={"init_value": lr, "timescale": warm},
@@ -269,7 +269,7 @@ def _scheduled(name: str, form: Form) -> Callable[[list], _Scheduled]:
 
 
 def _stock_transform(form: Form) -> optax.GradientTransformation | None:
-    return optax.sgd(form.optax(), momentum=0.9) if form.optax and form.optimizer == "sgd" else None
+    return optax.sgd(form.in_optax(), momentum=0.9) if form.in_optax and form.optimizer == "sgd" else None
 
 
 def _stock_scheduled(form: Form) -> Callable[[list], _Scheduled] | None:
@@ -318,9 +318,9 @@ def distances(steps: int = 10_000) -> Iterator[Distance]:
 
 def of_optax(form: Form, counts: np.ndarray) -> np.ndarray | None:
     """optax's own values, one compiled schedule at each count."""
-    if form.optax is None:
+    if form.in_optax is None:
         return None
-    theirs = form.optax()
+    theirs = form.in_optax()
     with jax.numpy_dtype_promotion("standard"):
         return np.asarray(jax.jit(jax.vmap(lambda t: jnp.asarray(theirs(t))))(counts))
 
