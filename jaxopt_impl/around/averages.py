@@ -7,7 +7,7 @@ equal: aₙ₊₁ = aₙ + (θ − aₙ) / (n + 1),   a₁ = θ
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def debiased(a, h):
 def params_ema(
     decay: float = 0.999,
     *,
-    form: str = "torch",
+    form: Literal["torch", "optax"] = "torch",
     min_decay: float = 0.0,
     update_after_step: int = 0,
     use_warmup: bool = False,

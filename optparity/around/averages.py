@@ -25,7 +25,7 @@ def _jax_ema(**arguments: Any) -> optax.GradientTransformation:
     return optax.chain(jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), jaxopt_impl.params_ema(**arguments))
 
 
-def _torch_ema(*, start: int = 0, every: int = 1, decay: float = 0.999, form: str = "torch", **arguments: Any) -> Callable[[list], Driven]:
+def _torch_ema(*, start: int = 0, every: int = 1, decay: float = 0.999, form: Any = "torch", **arguments: Any) -> Callable[[list], Driven]:
     def average(model: nn.Module) -> torch_ref.AveragedModel:
         return torch_ref.AveragedModel(model, decay=decay, form=form, **arguments)
 

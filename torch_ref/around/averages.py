@@ -6,7 +6,7 @@ equal: aₙ₊₁ = aₙ + (θ − aₙ) / (n + 1),   a₁ = θ
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class AveragedModel(swa_utils.AveragedModel):
         use_buffers: bool = False,
         *,
         decay: float | None = None,
-        form: str = "torch",
+        form: Literal["torch", "optax"] = "torch",
         min_decay: float = 0.0,
         update_after_step: int = 0,
         use_warmup: bool = False,
