@@ -25,11 +25,11 @@ from .functions import power_of
 FORMS = ("torch", "optax")
 
 
-class State(NamedTuple):
+class AverageState(NamedTuple):
     average: nx.Rounded | None = None  # shaped as p: aₙ
     biased_average: nx.Rounded | None = None  # shaped as p: aₙ where a₀ = 0
     n_averaged: nx.Count = None  # how many were averaged, a scalar that is counted outside of the rule
-    count: nx.Count = None  # how many steps there were, where not each is averaged
+    n_steps: nx.Count = None  # how many steps there were, where not each is averaged
 
 
 class Hyper(NamedTuple):
@@ -56,10 +56,10 @@ def prepare(h):
 # The rule on one array: parameter p, state s, hyper-parameters h.
 def step(p, s, h):
     if h.decay is None:
-        return State(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
+        return AverageState(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
     if h.form == "optax":
-        return State(biased_average=h.decay * s.biased_average + h.rest * p)
-    return State(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
+        return AverageState(biased_average=h.decay * s.biased_average + h.rest * p)
+    return AverageState(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
 
 
 def debiased(a, h):
@@ -97,7 +97,7 @@ def params_ema(
         start: the first step that is averaged, counted from 0. Before it the average is the parameters at `init`, or 0.
         every: from there, each so many-th step is averaged.
         accumulator_dtype: float32 keeps the average of bfloat16 and float16 leaves in float32.
-    Shapes: `average` (form "torch") or `biased_average` (form "optax") follows each leaf; `n_averaged` is [], and so is `count`, which is
+    Shapes: `average` (form "torch") or `biased_average` (form "optax") follows each leaf; `n_averaged` is [], and so is `n_steps`, which is
         there where not every step is averaged.  Dtypes: float32, float64, bfloat16, float16; the average in the leaf's dtype, or in
         `accumulator_dtype`.
     Raises: ValueError where a range above is broken, or `update` gets no parameters; TypeError where a leaf is not floating point.
@@ -220,7 +220,7 @@ class _Shell:
             return jnp.zeros_like(leaf, dtype) if self.field == "biased_average" else jnp.array(leaf, dtype, copy=True)
 
         tree = tree_map_with_path(begin, params)
-        return self.state(tree, n_averaged=counter(params), count=counter(params) if self.counts_steps else None)
+        return self.state(tree, n_averaged=counter(params), n_steps=counter(params) if self.counts_steps else None)
 
     def update(self, updates, state, params=None, **extra_args):
         """The updates as they are, and the state with the parameters after them."""
@@ -231,8 +231,8 @@ class _Shell:
         updates_, averages = (
             self.like(treedef, tree, what) for tree, what in ((updates, "update"), (getattr(state, self.field), self.field))
         )
-        n, count = state.n_averaged, state.count
-        due = (count >= self.start) & ((count - self.start) % self.every == 0) if self.counts_steps else None
+        n, steps = state.n_averaged, state.n_steps
+        due = (steps >= self.start) & ((steps - self.start) % self.every == 0) if self.counts_steps else None
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
             h = prepare(self.hyper._replace(n=nx.scalar(jnp.maximum(n - self.update_after_step, 0))))
             nx.round_ahead(h, {a.dtype.name for a in averages})
@@ -245,11 +245,11 @@ class _Shell:
         updates = jax.tree.map(_apart, updates)
         if due is None:
             return updates, self.state(average, n_averaged=after)
-        return updates, self.state(average, n_averaged=jnp.where(due, after, n), count=optax.safe_increment(count))
+        return updates, self.state(average, n_averaged=jnp.where(due, after, n), n_steps=optax.safe_increment(steps))
 
     def state(self, average, **counters) -> Any:
-        """The kernel's `State`, None where this configuration keeps no such field."""
-        return State(**{self.field: average}, **counters)
+        """The rule's `AverageState`, None where this configuration keeps no such field."""
+        return AverageState(**{self.field: average}, **counters)
 
     def like(self, treedef, tree, what) -> list:
         """The leaves of a tree in the places of the parameters; None where the parameter has none."""
@@ -275,4 +275,4 @@ def _apart(u):
 
 
 def _is_state(node: Any) -> bool:
-    return isinstance(node, State)
+    return isinstance(node, AverageState)

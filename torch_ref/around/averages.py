@@ -20,11 +20,11 @@ from .functions import power_of
 FORMS = ("torch", "optax")
 
 
-class State(NamedTuple):
+class AverageState(NamedTuple):
     average: nx.Rounded | None = None  # shaped as p: aₙ
     biased_average: nx.Rounded | None = None  # shaped as p: aₙ where a₀ = 0
     n_averaged: nx.Count = None  # how many were averaged, a scalar that is counted outside of the rule
-    count: nx.Count = None  # how many steps there were, where not each is averaged
+    n_steps: nx.Count = None  # how many steps there were, where not each is averaged
 
 
 class Hyper(NamedTuple):
@@ -51,10 +51,10 @@ def prepare(h):
 # The rule on one array: parameter p, state s, hyper-parameters h.
 def step(p, s, h):
     if h.decay is None:
-        return State(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
+        return AverageState(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
     if h.form == "optax":
-        return State(biased_average=h.decay * s.biased_average + h.rest * p)
-    return State(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
+        return AverageState(biased_average=h.decay * s.biased_average + h.rest * p)
+    return AverageState(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
 
 
 def debiased(a, h):
@@ -133,7 +133,7 @@ class AveragedModel(swa_utils.AveragedModel):
     def _step(self, a: Tensor, p: Tensor, h: Hyper) -> Tensor:
         kept = nx.dtype_name(a.dtype)
         average: Any = nx.wrap(a, kept)
-        s = step(nx.wrap(p, kept), State(**{self.field: average}), h)
+        s = step(nx.wrap(p, kept), AverageState(**{self.field: average}), h)
         return nx.unwrap(getattr(s, self.field))
 
     @torch.no_grad()
