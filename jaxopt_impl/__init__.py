@@ -5,9 +5,11 @@ from .adam import adam, adamw
 from .around import schedules
 from .around.accumulation import accumulate
 from .around.averages import averaged, params_ema, params_swa
+from .around.clipping import clip_by_global_norm, clip_by_value
 from .around.loss_scale import apply_if_finite, loss_scale, scaled
 from .around.masks import by_path, frozen, partition_by_path
 from .around.master_weights import master_weights
+from .around.norm import global_norm
 from .around.stochastic_rounding import stochastic_rounding
 from .lion import lion
 from .momentum import momentum
@@ -23,7 +25,10 @@ __all__ = [
     "apply_if_finite",
     "averaged",
     "by_path",
+    "clip_by_global_norm",
+    "clip_by_value",
     "frozen",
+    "global_norm",
     "lion",
     "loss_scale",
     "master_weights",

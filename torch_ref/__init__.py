@@ -6,9 +6,11 @@ from .adam import Adam, AdamW
 from .around import schedules
 from .around.accumulation import Accumulator
 from .around.averages import AveragedModel
+from .around.clipping import clip_grad_norm_, clip_grad_value_
 from .around.loss_scale import ApplyIfFinite, GradScaler
 from .around.masks import param_groups
 from .around.master_weights import MasterWeights
+from .around.norm import get_total_norm
 from .around.stochastic_rounding import StochasticRounding
 from .lion import Lion
 from .lr_scheduler import ScheduleLR
@@ -31,6 +33,9 @@ __all__ = [
     "RMSprop",
     "ScheduleLR",
     "StochasticRounding",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "get_total_norm",
     "lr_scheduler",
     "param_groups",
     "schedules",

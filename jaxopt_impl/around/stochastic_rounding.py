@@ -109,7 +109,7 @@ def stochastic_rounding(tx: optax.GradientTransformation, seed: int, *, state: b
 class _Bits:
     """The random bits of one step: 16 for each element of a field of a parameter."""
 
-    def __init__(self, key: jax.Array, t: jax.Array, leaves: list[jax.Array]):
+    def __init__(self, key: jax.Array, t: Any, leaves: list[jax.Array]):
         self.leaves, numbers = leaves, np.arange(len(leaves), dtype=np.uint32)
         self.keys = threefry.of_leaf((key[0], key[1]), t.astype(jnp.uint32), numbers)
         self.words = functools.cache(self.words)  # four fields share two words

@@ -7,15 +7,11 @@ from typing import Any
 
 import optax
 
-from .accumulation import ACCUMULATE
-from .averages import PARAMS_EMA, PARAMS_SWA
-from .loss_scale import APPLY_IF_FINITE, LOSS_SCALE
-from .masks import BY_PATH, PARTITION_BY_PATH
+from . import accumulation, averages, clipping, loss_scale, masks, schedules, state_dtypes
 from .piece import Piece
-from .state_dtypes import PIECES as STATE_DTYPES
 
-_ALL = (ACCUMULATE, LOSS_SCALE, APPLY_IF_FINITE, PARAMS_EMA, PARAMS_SWA, BY_PATH, PARTITION_BY_PATH, *STATE_DTYPES)
-PIECES: dict[str, Piece] = {piece.name: piece for piece in _ALL}
+KINDS = (clipping, accumulation, loss_scale, schedules, masks, averages, state_dtypes)
+PIECES: dict[str, Piece] = {piece.name: piece for kind in KINDS for piece in kind.PIECES}
 
 
 @dataclass(frozen=True)

@@ -93,3 +93,5 @@ ACCUMULATE = Piece(
     ),
     differs="optax takes a running mean in float32, its updates in between are +0, and a mean that was infinite stays NaN",
 )
+
+PIECES = (ACCUMULATE,)

@@ -87,3 +87,5 @@ APPLY_IF_FINITE = Piece(
     ),
     differs="optax.apply_if_finite's updates are +0 where a step is left out",
 )
+
+PIECES = (LOSS_SCALE, APPLY_IF_FINITE)

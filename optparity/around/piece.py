@@ -36,8 +36,8 @@ class Piece:
     jax: Callable[..., optax.GradientTransformation]
     torch: Callable[..., Callable[[list], Any]]
     state: tuple[str, ...] = ()
-    stock_jax: Callable[..., optax.GradientTransformation] | None = None
-    stock_torch: Callable[..., Callable[[list], Any]] | None = None
+    stock_jax: Callable[..., optax.GradientTransformation | None] | None = None
+    stock_torch: Callable[..., Callable[[list], Any] | None] | None = None
     refused: tuple[Refused, ...] = ()
     dtypes: tuple[str, ...] = DTYPES
     except_in: Mapping[str, str] = field(default_factory=dict)
