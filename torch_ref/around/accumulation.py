@@ -38,7 +38,8 @@ class Accumulator(Wrapper):
 
     Call `step()` after each microbatch's `backward()`, and `zero_grad()` after that. At the last one every `p.grad` becomes the mean, and
     the optimizer steps; `step()` says whether it did, which is when a scheduler or an average of the parameters has its turn. What is to
-    happen to the mean before, a clip say, is a hook: `optimizer.register_step_pre_hook`.
+    happen to the mean before, a clip say, is a hook: `optimizer.register_step_pre_hook`. With a loss scale, `scaler.step(accumulator)`
+    after each microbatch is `loss_scale(accumulate(...))`.
 
     Args: as `accumulate`, but for the optimizer: a `torch.optim.Optimizer`, of torch_ref or not, or another wrapper of one.
     State: `microbatch` and `skipped`, whole numbers, and `gathered` [*p] by parameter, in its dtype or the accumulator's.
@@ -60,7 +61,7 @@ class Accumulator(Wrapper):
     name = "accumulate"
 
     def __init__(self, optimizer, every, form="torch", *, skip_nonfinite=False, accumulator_dtype=None):
-        checks.whole(self.name, every=every)
+        checks.whole(self.name, at_most=2**31 - 1, every=every)
         checks.one_of(self.name, tuple(STARTS), form=form)
         self.accumulator_dtype = leaf_checks.accumulator(self.name, accumulator_dtype)
         super().__init__(optimizer)
