@@ -61,7 +61,7 @@ class Accumulator(Wrapper):
     name = "accumulate"
 
     def __init__(self, optimizer, every, form="torch", *, skip_nonfinite=False, accumulator_dtype=None):
-        checks.whole(self.name, at_most=2**31 - 1, every=every)
+        checks.whole(self.name, every=every)
         checks.one_of(self.name, tuple(STARTS), form=form)
         self.accumulator_dtype = leaf_checks.accumulator(self.name, accumulator_dtype)
         super().__init__(optimizer)
