@@ -14,7 +14,7 @@ from .. import numerics as nx
 from .widening import gradients, is_none, is_wide, named_leaves, stepped, widened
 
 
-class State(NamedTuple):
+class MasterWeightsState(NamedTuple):
     inner_state: Any
     master: Any  # [*p] float32 for each half parameter, None for the others
 
@@ -59,7 +59,7 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         for path, leaf in named_leaves(params):
             leaf_checks.floating(name, path, jnp.result_type(leaf).name)
         wide = widened(params, nx.HALVES)
-        return State(tx.init(wide), jax.tree.map(lambda w, p: w if is_wide(p, nx.HALVES) else None, wide, params))
+        return MasterWeightsState(tx.init(wide), jax.tree.map(lambda w, p: w if is_wide(p, nx.HALVES) else None, wide, params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         wide = gradients(name, updates, params, nx.HALVES)
@@ -67,7 +67,7 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         updates, inner_state = tx.update(wide, state.inner_state, masters, **extra_args)
         after = jax.tree.map(_after, updates, params, state.master, is_leaf=is_none)
         updates, masters = (jax.tree.map(lambda _, pair, i=i: pair[i], params, after, is_leaf=is_none) for i in range(2))
-        return updates, State(inner_state, masters)
+        return updates, MasterWeightsState(inner_state, masters)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -48,9 +48,10 @@ def inside(who: str, state: Any) -> list[Part]:
 
 
 def _kind(node: Any) -> str | None:
-    """OURS of a state of `jaxopt_impl`, or a mapping of its fields; None of anything else."""
+    """OURS of the state of an optimizer of `jaxopt_impl`, or a mapping of its fields; None of anything else."""
     if hasattr(node, "_fields"):
-        return OURS if type(node).__module__.split(".")[0] == "jaxopt_impl" else None
+        package, *modules = type(node).__module__.split(".")
+        return OURS if package == "jaxopt_impl" and modules[0] != "around" else None
     names = set(children(node)) if isinstance(node, Mapping) else set()
     return OURS if "step" in names and names <= _known_fields() else None
 
