@@ -28,6 +28,7 @@ from torch_ref import numerics as torch_nx
 from torch_ref.around import threefry as in_torch
 
 from .. import oracle
+from ..sampling import EXHAUSTIVE
 
 BFLOAT16 = jnp.bfloat16
 RANDOM123 = [  # kat_vectors of Random123 1.14: counter, key, result of threefry2x32 with 20 rounds
@@ -37,21 +38,17 @@ RANDOM123 = [  # kat_vectors of Random123 1.14: counter, key, result of threefry
 ]
 
 
-def words(*numbers):
-    """Words of 32 bits as each side has them."""
-    arrays = [np.asarray(number, np.uint32) for number in numbers]
-    return [jnp.array(x) for x in arrays], [torch.from_numpy(np.atleast_1d(x).view(np.int32)).reshape(x.shape) for x in arrays]
-
-
-def both_threefries(key, counter):
-    ours, theirs = words(*key, *counter)
-    drawn = in_jax.threefry2x32(ours[:2], ours[2:]), in_torch.threefry2x32(theirs[:2], theirs[2:])
-    return [[np.asarray(word) for word in drawn[0]], [word.numpy().view(np.uint32) for word in drawn[1]]]
+def drawn_by_both(key, counter):
+    """The two words in JAX, and in torch, which keeps them in int32."""
+    ours = in_jax.threefry2x32([jnp.uint32(k) for k in key], [jnp.array(c, jnp.uint32) for c in counter])
+    words = [torch.from_numpy(np.array(c, np.uint32).view(np.int32)) for c in counter]
+    theirs = in_torch.threefry2x32([torch_nx.word(int(k)) for k in key], words)
+    return np.stack(ours), np.stack([word.numpy().view(np.uint32) for word in theirs])
 
 
 @pytest.mark.parametrize(("counter", "key", "result"), RANDOM123, ids=("zeros", "ones", "pi"))
 def test_threefry_is_random123s(counter, key, result):
-    for drawn in both_threefries([[k] for k in key], [[c] for c in counter]):
+    for drawn in drawn_by_both(key, [[c] for c in counter]):
         assert np.ravel(drawn).tolist() == list(result)
 
 
@@ -59,11 +56,11 @@ def test_threefry_is_jaxs():
     rng = np.random.default_rng(0)
     key, counter = rng.integers(0, 2**32, 2, np.uint32), rng.integers(0, 2**32, (2, 1000), np.uint32)
     expected = np.asarray(threefry_2x32(key, counter.reshape(-1))).reshape(2, -1)
-    for drawn in both_threefries(key, counter):
+    for drawn in drawn_by_both(key, counter):
         np.testing.assert_array_equal(drawn, expected)
 
 
-def drawn_bits(seed=0, step=1, leaf=0, field=0, size=2**17):
+def drawn_bits(seed=0, step=1, leaf=0, field=0, size=2**15):
     """The bits of a field, by torch_ref (that both draw the same is tested above, and in every run)."""
     key = in_torch.of_leaf((torch_nx.word(seed >> 32), torch_nx.word(seed)), torch_nx.word(step), torch_nx.word(leaf))
     return in_torch.sixteen(in_torch.threefry2x32(key, (field // 4, torch_nx.places(torch.empty(size)))), field).numpy()
@@ -82,7 +79,7 @@ def test_bits_are_uniform():
 
 
 def test_bits_of_different_places_do_not_go_together():
-    """No correlation from element to element, nor with those of another seed, step, leaf or field; five fields are not four."""
+    """No correlation from element to element, nor with those of another seed, step, leaf or field; the fifth field is not the first."""
     bits = drawn_bits()
     others = [
         *(drawn_bits(seed=seed) for seed in (1, 2**32, 2**63)),
@@ -91,8 +88,8 @@ def test_bits_of_different_places_do_not_go_together():
         *(drawn_bits(field=field) for field in range(1, 9)),
         *(np.roll(bits, shift) for shift in (1, 2, 17)),
     ]
-    for a, b in itertools.combinations([bits, *others], 2):
-        assert abs(np.corrcoef(a, b)[0, 1]) < 5 / math.sqrt(len(bits))
+    correlations = np.corrcoef([bits, *others]) - np.eye(len(others) + 1)
+    assert abs(correlations).max() < 5 / math.sqrt(len(bits))
 
 
 def narrowed_by(x, bits):
@@ -247,7 +244,7 @@ WRAPPERS = {
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-@pytest.mark.parametrize("context", ["jit", "scan"])
+@pytest.mark.parametrize("context", ["jit", pytest.param("scan", marks=EXHAUSTIVE)])
 def test_mixed_trees_float32_gradients_and_gradients_of_none(wrapper, context):
     """What is no half passes through; gradients may be float32; a parameter without a gradient stays, and draws nothing."""
     ours, theirs, dtypes = WRAPPERS[wrapper]
@@ -261,7 +258,7 @@ def test_mixed_trees_float32_gradients_and_gradients_of_none(wrapper, context):
             g["half"] = None
         if i in (3, 5):
             g["wide"] = g["other"] = None
-        if i == 6:
+        if i == 6 and context == "jit":  # a scan needs something to scan over
             g = dict.fromkeys(g)
         fed.append(g)
     make = lambda params: Stepping(theirs(params, lambda copies: torch_ref.RMSprop(copies, 0.05, momentum=0.9)))  # noqa: E731
