@@ -37,9 +37,9 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         the inner optimizer keeps of them, are float32. Gradients are in the parameter's dtype or float32; updates of halves float32.
     Raises: ValueError where `update` is not given the parameters; TypeError where a leaf is not floating point, or the gradient of a half
         neither one nor float32.
-    Exactness: bit-equal to `torch_ref.MasterWeights`. The parameter is the rounded master, but for three cases that no update added to it
-        can reach: it shrinks more than 2^16-fold in one step (float16: 2^13), so that q − θ is not exact; it comes back from infinity, and is
-        NaN; its zero is +0 where the master's is −0. The master is right in all of them. Run on CPU; GPU and TPU not run.
+    Exactness: bit-equal to `torch_ref.MasterWeights`. The parameter is the rounded master, but where no update that is added can
+        make it: it shrinks more than 2^16-fold in one step (float16: 2^13), and q − θ is not exact; it comes back from infinity, and
+        is NaN; its zero is +0 where the master's is −0. The master is right in each case. Run on CPU; GPU and TPU not run.
     Differs from: `accumulator_dtype="float32"`, which keeps the state in float32 but rounds the parameter at each step, and so loses
         what is less than half a unit in its last place.
     Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3.1.

@@ -214,12 +214,11 @@ def test_inside_of_chains_partitions_and_injected_numbers_state_is_found():
         ),
     )
     tx = jaxopt_impl.stochastic_rounding(inner, 0)
-    state = tx.init(params)
+    state = jax.eval_shape(tx.init, params)
     for _ in range(2):
-        wide = [leaf for leaf in jax.tree.leaves(state) if leaf.shape and leaf.dtype == np.float32]
-        assert not wide
+        assert not [leaf for leaf in jax.tree.leaves(state) if leaf.shape and leaf.dtype == np.float32]
         assert sum(leaf.dtype == BFLOAT16 for leaf in jax.tree.leaves(state)) == 6
-        _, state = tx.update(params, state, params)
+        _, state = jax.eval_shape(tx.update, params, state, params)
 
 
 def test_a_moment_that_the_inner_optimizer_rounds_itself_is_its_own():
@@ -232,13 +231,13 @@ def test_a_moment_that_the_inner_optimizer_rounds_itself_is_its_own():
     assert {"exp_avg", "exp_avg_sq"} <= set(report.compared)
 
 
-MIXED = {"half": (4, 6), "wide": (6,), "other": (3, 2), "scale": ()}
+MIXED = {"half": (4, 6), "wide": (6,), "scale": ()}
 WRAPPERS = {
-    "master_weights": (jaxopt_impl.master_weights, torch_ref.MasterWeights, ("float16", "float32", "bfloat16", "bfloat16")),
+    "master_weights": (jaxopt_impl.master_weights, torch_ref.MasterWeights, ("float16", "float32", "bfloat16")),
     "stochastic_rounding": (
         lambda tx: jaxopt_impl.stochastic_rounding(tx, 7),
         lambda params, make: torch_ref.StochasticRounding(params, make, 7),
-        ("bfloat16", "float32", "bfloat16", "bfloat16"),
+        ("bfloat16", "float32", "bfloat16"),
     ),
 }
 
@@ -255,9 +254,7 @@ def test_mixed_trees_float32_gradients_and_gradients_of_none(wrapper, context):
     for i, g in enumerate(itertools.islice(gradients("normal", params), 8)):
         g["scale"] = g["scale"].astype(np.float32)
         if i in (2, 3):
-            g["half"] = None
-        if i in (3, 5):
-            g["wide"] = g["other"] = None
+            g["half"] = g["wide"] = None
         if i == 6 and context == "jit":  # a scan needs something to scan over
             g = dict.fromkeys(g)
         fed.append(g)
