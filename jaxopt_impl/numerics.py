@@ -330,7 +330,7 @@ def _if_dropped(number: int, a: Rounded, b: Rounded) -> Fuses:
 def divided_by_scalar(a: jax.Array, b: jax.Array) -> jax.Array:
     """float32 a / b, where XLA's own is a * (1 / b). In float64 that is within 2⁻⁵² of the quotient, which, where it is a normal
     number, is at least 2⁻⁴⁹ away from every number between two of float32 (in units of itself): so it rounds to the same one. Rules
-    use it for √v / c with c <= 1, so that the quotient is normal or 0, and for averages (d / n), where XLA flushes what is subnormal.
+    use it where the quotient is normal or 0, as √v / c with c <= 1 is, or where CPUs flush one that is subnormal, as of means.
     """
     with jax.enable_x64(True):
         return (a.astype(np.float64) * (1 / b.astype(np.float64))).astype(np.float32)
@@ -376,8 +376,11 @@ def _select(condition, a, b):
     return Rounded(lax.select(condition, jnp.asarray(a.x), jnp.asarray(b.x)), a.fuses | b.fuses)
 
 
-def less(a: Number, b: Number) -> Scalar | bool:
-    """Whether a < b, of two hyper-parameters: a condition for `where`."""
+def less(a: Any, b: Number) -> Any:
+    """Whether a leaf, or a hyper-parameter, is less than a hyper-parameter: a condition for `choose`, or for `where`."""
+    if isinstance(a, Rounded):
+        a, b = _meet(a, b)
+        return a.x < b.x
     return Scalar(_less, a, b) if isinstance(a, Scalar) or isinstance(b, Scalar) else a < b
 
 
@@ -451,9 +454,31 @@ def maximum(a: Any, b: Any) -> Any:
     return type(a)(jnp.maximum(a.x, b.x), a.fuses | b.fuses, a.dtype)
 
 
-def minimum(a: Number, b: Number) -> Number:
-    """The smaller of two hyper-parameters, which are numbers."""
-    return where(less(b, a), b, a)
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of a leaf and a Python number, NaN if one is; or of two hyper-parameters, which are numbers."""
+    if not isinstance(a, Rounded):
+        return where(less(b, a), b, a)
+    return a.then(jnp.minimum(a.x, a.constant(b).x), Fuses.ANYTHING)
+
+
+def clamp(a: Rounded, least: Number, most: Number) -> Rounded:
+    """a, but not below the least and not above the most number. By choosing: zeros and NaN stay."""
+    low, high = (_meet(a, number)[1].x for number in (least, most))
+    return a.then(jnp.where(a.x < low, low, jnp.where(a.x > high, high, a.x)), Fuses.NOTHING)
+
+
+def choose(condition: Any, a: Any, b: Any) -> Any:
+    """One of two leaves, whole; or of two counts or arrays [] of a state."""
+    if isinstance(a, Rounded):
+        return a.then(jnp.where(condition, a.x, b.x), Fuses.NOTHING)
+    return jnp.where(condition, a, b)
+
+
+def like(a: Rounded, leaf: Rounded) -> Rounded:
+    """a, in the dtype that a leaf is computed in."""
+    if a.x.dtype == leaf.x.dtype:
+        return Rounded(a.x, a.fuses, leaf.dtype)
+    return Rounded(fence(fence(a.x).astype(leaf.x.dtype)), Fuses.NOTHING, leaf.dtype)  # else LLVM narrows what made it
 
 
 def power(base, t):
@@ -602,6 +627,21 @@ def scalar(value) -> Scalar | float:
         return Scalar(lambda number: number, value.item())  # not as an array, which on a TPU could not hold a float64
     array = barrier(jnp.asarray(value))[0]
     return Scalar(lambda number: number, array.astype(np.int32) if array.dtype == bool else array)
+
+
+def reciprocal(number: Number) -> Number:
+    """1 / a hyper-parameter; of 0 infinity."""
+    return 1 / number
+
+
+def in_float32(number: Number) -> jax.Array:
+    """A hyper-parameter rounded once to float32, as an array [] of a state; `scalar` of it goes on with what is left."""
+    return number.rounded_to("float32")
+
+
+def is_finite(a: Rounded | jax.Array) -> jax.Array:
+    """Whether no element is infinite or NaN."""
+    return jnp.isfinite(a.x if isinstance(a, Rounded) else a).all()
 
 
 def refused_on_tpu(x: jax.Array, message: str) -> jax.Array:

@@ -142,6 +142,8 @@ class _Shell:
         values = {field: jnp.asarray(value(step)) if callable(value) else value for field, value in self.hyper._asdict().items()}
         for field, value in values.items():
             checks.not_half(self.name, field, getattr(value, "dtype", None))
+            if callable(getattr(self.hyper, field)) and (number := nx.static_value(value)) is not None:
+                checks.schedule(self.name, field, step, number)
         return {field: self.no_float64_on_tpu(field, value) for field, value in values.items()}
 
     def no_float64_on_tpu(self, what: str, value):

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 from ._figures import drawing
-from .around import AROUND_ROWS, SIZES, AroundRow
+from .around import AROUND_ROWS, AroundRow
+from .around.piece import SIZES
 from .parity.compare import compare_all
 from .parity.reports import Report
 from .parity.streams import STREAMS, gradients, parameters

@@ -7,7 +7,8 @@ from itertools import islice
 import jax
 import numpy as np
 
-from .around import AROUND_ROWS, PIECES, SIZES, AroundRow
+from .around import AROUND_ROWS, PIECES, AroundRow
+from .around.piece import SIZES
 from .doctor import machine
 from .drift import markdown_table
 from .parity.contexts import CONTEXTS

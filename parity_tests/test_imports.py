@@ -39,11 +39,7 @@ MAY_IMPORT = {
     "jaxopt_impl.transform": {"jaxopt_impl.numerics", "jaxopt_impl.checks"},
     "jaxopt_impl.around": {
         "jaxopt_impl",
-        "jaxopt_impl.transform",
-        "jaxopt_impl.numerics",
-        "jaxopt_impl.binary64",
-        "jaxopt_impl.platforms",
-        "jaxopt_impl.checks",
+        *(f"jaxopt_impl.{name}" for name in ("numerics", "binary64", "platforms", "checks", "transform")),
     },
     "jaxopt_impl": {f"jaxopt_impl.{name}" for name in ("numerics", "checks", "transform", "around")},
     "torch_ref.numerics": set(),

@@ -3,7 +3,7 @@
 Arguments, attributes and `state_dict` are those of the classes in torch.optim, so that either loads the other's. Each takes `dtype` too:
 float32, as a schedule's value has it in JAX, or "float64" for JAX with x64. In torch.optim a learning rate is the last one times a ratio.
 Here it is computed from the base learning rate and the count: it does not drift, and what others do to a group's learning rate in between
-is overwritten. `torch.optim.lr_scheduler.SequentialLR` of a `LinearLR` and another of these is the schedule `warm_up`.
+is overwritten. `SequentialLR`, which is torch.optim's, of a `LinearLR` and another of these is the schedule `warm_up`.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,11 @@ from . import checks
 from . import numerics as nx
 from .around import schedules
 from .around.counted import Schedule
+
+__all__ = [
+    *("ClosedForm", "ConstantLR", "CosineAnnealingLR", "ExponentialLR", "InverseSqrtLR", "LinearLR", "MultiStepLR", "OneCycleLR"),
+    *("PolynomialLR", "ScheduleLR", "SequentialLR", "StepLR"),
+]
 
 
 class ClosedForm(lr_scheduler.LRScheduler):

@@ -50,6 +50,9 @@ class Rounded:
     def __truediv__(self, other):
         return self.then(self.x / torch.as_tensor(_operand(other), dtype=self.x.dtype, device=self.x.device))
 
+    def __rtruediv__(self, other):
+        return self.then(torch.as_tensor(other, dtype=self.x.dtype, device=self.x.device) / self.x)
+
     def __neg__(self):
         return Rounded(-self.x, self.dtype)
 
@@ -82,8 +85,10 @@ def where(condition: bool, a: Number, b: Number) -> Number:
     return a if condition else b
 
 
-def less(a: Number, b: Number) -> bool:
-    """Whether a < b, of two hyper-parameters: a condition for `where`."""
+def less(a: Any, b: Number) -> Any:
+    """Whether a leaf, or a hyper-parameter, is less than a hyper-parameter: a condition for `choose`, or for `where`."""
+    if isinstance(a, Rounded):
+        return a.x < torch.as_tensor(b, dtype=a.x.dtype, device=a.x.device)
     return a < b
 
 
@@ -116,9 +121,29 @@ def maximum(a: Any, b: Any) -> Any:
     return Rounded(torch.maximum(a.x, b.x), a.dtype)
 
 
-def minimum(a: Number, b: Number) -> Number:
-    """The smaller of two hyper-parameters, which are numbers."""
-    return where(less(b, a), b, a)
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of a leaf and a Python number, NaN if one is; or of two hyper-parameters, which are numbers."""
+    if not isinstance(a, Rounded):
+        return where(less(b, a), b, a)
+    return a.then(torch.clamp(a.x, max=b))
+
+
+def clamp(a: Rounded, least: Number, most: Number) -> Rounded:
+    """a, but not below the least and not above the most number. By choosing: zeros and NaN stay."""
+    low, high = (torch.as_tensor(number, dtype=a.x.dtype, device=a.x.device) for number in (least, most))
+    return a.then(torch.where(a.x < low, low, torch.where(a.x > high, high, a.x)))
+
+
+def choose(condition: Any, a: Any, b: Any) -> Any:
+    """One of two leaves, whole; or of two counts or arrays [] of a state."""
+    if isinstance(a, Rounded):
+        return a.then(torch.where(condition, a.x, b.x))
+    return a if condition else b
+
+
+def like(a: Rounded, leaf: Rounded) -> Rounded:
+    """a, in the dtype that a leaf is computed in."""
+    return Rounded(a.x.to(leaf.x.device, leaf.x.dtype), leaf.dtype)
 
 
 def power(base: float, t: float) -> float:
@@ -216,3 +241,23 @@ def static_value(value) -> float:
     if isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.numel() == 1):
         return float(value)
     raise TypeError(f"a number is needed, not {value!r}")
+
+
+def scalar(value: Tensor) -> float:
+    """A tensor [] of a state, as a hyper-parameter."""
+    return float(value)
+
+
+def reciprocal(number: Number) -> Number:
+    """1 / a hyper-parameter; of 0 infinity."""
+    return 1 / number if number else math.copysign(math.inf, number)
+
+
+def in_float32(number: Number) -> Tensor:
+    """A hyper-parameter rounded once to float32, as a tensor [] of a state; `scalar` of it goes on with what is left."""
+    return torch.tensor(number, dtype=torch.float64).float()
+
+
+def is_finite(a: Rounded | Tensor) -> bool:
+    """Whether no element is infinite or NaN."""
+    return bool((a.x if isinstance(a, Rounded) else a).isfinite().all())

@@ -227,7 +227,7 @@ class _Shell:
             raise ValueError(f"{self.name}: the parameters are averaged; call update(updates, state, params).")
         leaves, treedef = jax.tree.flatten(params)
         updates_, averages = (
-            self.like(treedef, tree, what) for tree, what in ((updates, "updates"), (getattr(state, self.field), self.field))
+            self.like(treedef, tree, what) for tree, what in ((updates, "update"), (getattr(state, self.field), self.field))
         )
         n, count = state.n_averaged, state.count
         due = (count >= self.start) & ((count - self.start) % self.every == 0) if self.counts_steps else None
@@ -255,7 +255,7 @@ class _Shell:
             return treedef.flatten_up_to(tree)
         except ValueError:
             got = jax.tree.structure(tree)
-            raise ValueError(f"{self.name}: the {what} have another tree than the parameters: {got}, parameters {treedef}.") from None
+            raise ValueError(f"{self.name}: the {what} has another tree than the parameters: {got}, parameters {treedef}.") from None
 
     def step_leaf(self, h, due, p, u, a):
         """One leaf through the kernel: arrays in, the next average out."""

@@ -38,7 +38,7 @@ def partition_by_path(
     Returns: a transform with the state of `optax.partition`, in which True is "True".
     Raises: `init` ValueError where a label has no transform, or a transform no leaf; TypeError where the function returns anything else.
     Exactness: bit-equal to a torch_ref optimizer over `torch_ref.param_groups` of the same function.
-    Differs from: optax.partition with `optax.set_to_zero`, which makes +0 of a frozen −0, and which refuses gradients None.
+    Differs from: optax.partition with `optax.set_to_zero`, which makes +0 of a frozen −0.
     Example:
         >>> tx = partition_by_path(lambda path: None if path == "embedding" else "trained", {"trained": optax.sgd(1.0)})
         >>> params = {"embedding": jnp.ones(1), "kernel": jnp.ones(1)}
@@ -64,7 +64,9 @@ def partition_by_path(
 def frozen() -> optax.GradientTransformation:
     """Updates of −0, which `optax.apply_updates` adds without a change: x + −0 is x for every x, −0 too.
 
-    Differs from: optax.set_to_zero, whose +0 makes +0 of −0.
+    (Where subnormals are flushed, the addition flushes one.)
+
+    Differs from: optax.set_to_zero, whose +0 makes +0 of −0, unless one jit holds the addition and XLA drops it.
     Example:
         >>> frozen().update(jnp.ones(2), frozen().init(jnp.ones(2)))[0]
         Array([-0., -0.], dtype=float32)

@@ -309,5 +309,7 @@ def _cycle(name, steps, pct_start, three_phase, form, pct_final):
     else:
         ends = (int(pct_start * steps), int(pct_final * steps), steps) if three_phase else (int(pct_start * steps), steps)
     if not all(start < end for start, end in zip((0, *ends), ends, strict=False)):
-        raise ValueError(f"Invalid steps value: {steps} ({name}: each phase takes some of the steps; they would end at {ends})")
+        raise ValueError(
+            f"Invalid steps value: {steps} ({name}: each phase takes some of the steps; they would end at {', '.join(map(str, ends))})"
+        )
     return ends

@@ -7,19 +7,11 @@ from typing import Any
 
 import optax
 
-from .averages import PARAMS_EMA, PARAMS_SWA
-from .masks import BY_PATH, PARTITION_BY_PATH
-from .piece import SIZES, Piece
-from .state_dtypes import MASTER_WEIGHTS, MU_DTYPE, STOCHASTIC_ROUNDING
+from . import accumulation, averages, clipping, loss_scale, masks, recipe, schedules, state_dtypes
+from .piece import Piece
 
-PIECES: dict[str, Piece] = {
-    piece.name: piece
-    for piece in (
-        *(PARAMS_EMA, PARAMS_SWA),
-        *(BY_PATH, PARTITION_BY_PATH),
-        *(MU_DTYPE, MASTER_WEIGHTS, STOCHASTIC_ROUNDING),
-    )
-}
+KINDS = (clipping, accumulation, loss_scale, schedules, masks, averages, state_dtypes, recipe)
+PIECES: dict[str, Piece] = {piece.name: piece for kind in KINDS for piece in kind.PIECES}
 
 
 @dataclass(frozen=True)

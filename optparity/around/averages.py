@@ -153,3 +153,5 @@ PARAMS_SWA = Piece(
     ),
     differs="torch: swa_utils averages by lerp, an FMA, unless avg_fn is given",
 )
+
+PIECES = (PARAMS_EMA, PARAMS_SWA)

@@ -76,3 +76,5 @@ PARTITION_BY_PATH = Piece(
     torch=_torch_partitioned,
     differs="optax.set_to_zero makes +0 of a frozen −0",
 )
+
+PIECES = (BY_PATH, PARTITION_BY_PATH)

@@ -13,6 +13,7 @@ from .imported import Imported, from_torch
 from .layouts import Layout, Reshape
 from .masks import with_mask
 from .matching import Matching
+from .scaler import scaler_from_torch, scaler_to_torch
 from .sources import Part, Stacked
 from .stock_optax import from_optax, to_optax
 from .torch_state import describe, to_torch_state_dict
@@ -31,6 +32,8 @@ __all__ = [
     "describe",
     "from_optax",
     "from_torch",
+    "scaler_from_torch",
+    "scaler_to_torch",
     "to_flax",
     "to_optax",
     "to_torch_state_dict",

@@ -50,16 +50,19 @@ def inside(who: str, state: Any) -> list[Part]:
 def _kind(node: Any) -> str | None:
     """OURS of the state of an optimizer of `jaxopt_impl`, or a mapping of its fields; None of anything else."""
     if hasattr(node, "_fields"):
-        package, *modules = type(node).__module__.split(".")
-        return OURS if package == "jaxopt_impl" and modules[0] != "around" else None
+        return OURS if type(node).__module__ in _kernels() else None
     names = set(children(node)) if isinstance(node, Mapping) else set()
     return OURS if "step" in names and names <= _known_fields() else None
 
 
 @functools.cache
+def _kernels() -> frozenset[str]:
+    return frozenset(entry.jax.__module__ for entry in OPTIMIZERS.values())
+
+
+@functools.cache
 def _known_fields() -> frozenset[str]:
-    kernels = {importlib.import_module(entry.jax.__module__) for entry in OPTIMIZERS.values()}
-    return frozenset(field for kernel in kernels for field in kernel.State._fields)
+    return frozenset(field for kernel in _kernels() for field in importlib.import_module(kernel).State._fields)
 
 
 def leaves_of(state: Part) -> set[str]:

@@ -1,10 +1,10 @@
 """The states inside of a state: what optax and Flax put around an optimizer's state is read through, or refused.
 
-Read through are chain, named_chain, masked, partition (multi_transform), inject_hyperparams, MultiSteps, apply_if_finite, a TrainState
-of Linen and an Optimizer of NNX; each as it is made, and as a checkpoint gives it back: dicts and lists, known by the names of their
-fields. Left behind is what says nothing of the steps to come: MultiSteps' `skip_state`, apply_if_finite's `total_notfinite` and
-`last_finite`, ZeroNansState, and the wrappers' counts of steps once they are seen to agree. Whatever else stands there is refused, with
-its place: nothing is lost.
+Read through are chain, named_chain, masked, partition (multi_transform), inject_hyperparams, MultiSteps, apply_if_finite, our accumulate
+and loss_scale, a TrainState of Linen and an Optimizer of NNX; each as it is made, and as a checkpoint gives it back: dicts and lists, known
+by the names of their fields. Left behind is what says nothing of the steps to come: MultiSteps' `skip_state`, accumulate's `skipped`,
+apply_if_finite's `total_notfinite` and `last_finite`, ZeroNansState, and the wrappers' counts of steps once they are seen to agree; and a
+loss scale, which torch keeps in a GradScaler (`scaler_to_torch`). Whatever else stands there is refused, with its place: nothing is lost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,13 +173,26 @@ class _Walk:
 
     def gathered(self, fields: Mapping, here: Part) -> Iterator[Part]:
         """MultiSteps: nothing may be gathered."""
-        done = self.number(COUNT, fields, here, "mini_step", "mini_step").fields["mini_step"]
-        if done or any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(fields["acc_grads"][1])):
-            raise ValueError(
-                f"{self.who}: MultiSteps at {here.at} has gathered gradients in {done} mini-steps, which would be lost; "
-                "take the mini-steps up to its update, or give its inner_opt_state, to do without them."
-            )
+        self.nothing_gathered(fields, here, "MultiSteps", "mini_step", "acc_grads", "inner_opt_state")
         yield from self.counted(fields, here._replace(clock=here.path), "gradient_step", "inner_opt_state")
+
+    def accumulated(self, fields: Mapping, here: Part) -> Iterator[Part]:
+        """Our accumulate: the same."""
+        self.nothing_gathered(fields, here, "accumulate", "microbatch", "gathered", "inner_state")
+        yield from self.within(fields, here, "inner_state", clock=here.path)
+
+    def nothing_gathered(self, fields: Mapping, here: Part, name: str, count: str, gathered: str, inner: str) -> None:
+        steps = {"mini_step": "mini-steps", "microbatch": "microbatches"}[count]
+        done = self.number(COUNT, fields, here, count, count).fields[count]
+        if done or any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(fields[gathered][1])):
+            raise ValueError(
+                f"{self.who}: {name} at {here.at} has gathered gradients in {done} {steps}, which would be lost; "
+                f"take the {steps} up to its update, or give its {inner}, to do without them."
+            )
+
+    def scaled(self, fields: Mapping, here: Part) -> Iterator[Part]:
+        """Our loss_scale: its scale is no part of an optimizer's state."""
+        yield from self.within(fields, here, "inner_state", clock=here.path)
 
     def if_finite(self, fields: Mapping, here: Part) -> Iterator[Part]:
         """apply_if_finite: it may not be counting towards the update that it lets through."""
@@ -222,6 +235,8 @@ _WRAPPERS = {
     "MultiStepsState": _Wrapper(
         _fields("mini_step", "gradient_step", "acc_grads"), _fields("inner_opt_state", "skip_state"), _Walk.gathered
     ),
+    "AccumulateState": _Wrapper(_fields("microbatch", "skipped", "gathered"), _fields("inner_state"), _Walk.accumulated),
+    "LossScaleState": _Wrapper(_fields("scale", "growth_tracker"), _fields("inner_state"), _Walk.scaled),
     "ApplyIfFiniteState": _Wrapper(_fields("notfinite_count", "last_finite", "total_notfinite"), _fields("inner_state"), _Walk.if_finite),
     "MaskedState": _Wrapper(_fields("inner_state"), _fields(), _Walk.masked),
     "PartitionState": _Wrapper(_fields("inner_states"), _fields(), _Walk.partition),

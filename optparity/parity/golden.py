@@ -21,7 +21,8 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from ..around import AROUND_ROWS, SIZES, AroundRow
+from ..around import AROUND_ROWS, AroundRow
+from ..around.piece import SIZES
 from ..registry import DTYPES, ROWS, Row
 from . import backend
 from .bits import digest

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax
 import pytest
 
-from optparity.around import AROUND_ROWS, PIECES, SIZES, AroundRow
+from optparity.around import AROUND_ROWS, PIECES, AroundRow
+from optparity.around.piece import SIZES
 from optparity.parity.compare import assert_identical
 from optparity.parity.contexts import CONTEXTS
 from optparity.parity.streams import STREAMS, gradients, parameters

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jax.tree_util import GetAttrKey, keystr, tree_map_with_path
 
+import jaxopt_impl
 from optparity import interop
 from optparity.interop.leaves import Leaves
 from optparity.registry import OPTIMIZERS
@@ -57,6 +58,8 @@ AROUND: dict[str, Callable[[Callable[..., Any]], Any]] = {
     "inject_hyperparams": lambda make: optax.inject_hyperparams(make)(learning_rate=RATE),
     "MultiSteps": lambda make: optax.MultiSteps(make(), 2),
     "apply_if_finite": lambda make: optax.apply_if_finite(make(), 3),
+    "accumulate": lambda make: jaxopt_impl.accumulate(make(), 2),
+    "loss_scale in a chain": lambda make: optax.chain(optax.clip(1.0), jaxopt_impl.loss_scale(make())),
     "masked, all": lambda make: optax.masked(make(), WHOLE),
     "masked decay beside": lambda make: optax.chain(optax.masked(optax.add_decayed_weights(0.5), WHOLE), make()),
     "partition, one label": lambda make: optax.partition({"all": make()}, jax.tree.map(lambda _: "all", LABELS)),
