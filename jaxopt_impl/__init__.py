@@ -10,6 +10,7 @@ from .around.loss_scale import apply_if_finite, loss_scale, scaled
 from .around.masks import by_path, frozen, partition_by_path
 from .around.master_weights import master_weights
 from .around.norm import global_norm
+from .around.recipe import is_matrix, recipe
 from .around.stochastic_rounding import stochastic_rounding
 from .lion import lion
 from .momentum import momentum
@@ -29,6 +30,7 @@ __all__ = [
     "clip_by_value",
     "frozen",
     "global_norm",
+    "is_matrix",
     "lion",
     "loss_scale",
     "master_weights",
@@ -37,6 +39,7 @@ __all__ = [
     "params_ema",
     "params_swa",
     "partition_by_path",
+    "recipe",
     "rmsprop",
     "scaled",
     "schedules",

@@ -11,6 +11,7 @@ from .around.loss_scale import ApplyIfFinite, GradScaler
 from .around.masks import param_groups
 from .around.master_weights import MasterWeights
 from .around.norm import get_total_norm
+from .around.recipe import Recipe, is_matrix
 from .around.stochastic_rounding import StochasticRounding
 from .lion import Lion
 from .lr_scheduler import ScheduleLR
@@ -31,11 +32,13 @@ __all__ = [
     "MasterWeights",
     "Momentum",
     "RMSprop",
+    "Recipe",
     "ScheduleLR",
     "StochasticRounding",
     "clip_grad_norm_",
     "clip_grad_value_",
     "get_total_norm",
+    "is_matrix",
     "lr_scheduler",
     "param_groups",
     "schedules",

@@ -7,10 +7,10 @@ from typing import Any
 
 import optax
 
-from . import accumulation, averages, clipping, loss_scale, masks, schedules, state_dtypes
+from . import accumulation, averages, clipping, loss_scale, masks, recipe, schedules, state_dtypes
 from .piece import Piece
 
-KINDS = (clipping, accumulation, loss_scale, schedules, masks, averages, state_dtypes)
+KINDS = (clipping, accumulation, loss_scale, schedules, masks, averages, state_dtypes, recipe)
 PIECES: dict[str, Piece] = {piece.name: piece for kind in KINDS for piece in kind.PIECES}
 
 

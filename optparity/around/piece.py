@@ -11,6 +11,14 @@ from ..registry import DTYPES, Refused
 # Leaves of several shapes; the first axis of some divides by 8 devices.
 SIZES = {"embedding": (16, 24), "kernel": (24, 17), "bias": (17,), "scale": ()}
 
+DIGITS = ("hidden", "output")  # the leaves of the classifier of the digits
+
+
+def named(params: list) -> dict[str, Any]:
+    """torch's parameters by the names of the leaves that they stand for: of `SIZES`, or of the classifier of the digits."""
+    names = sorted(SIZES) if len(params) == len(SIZES) else DIGITS if len(params) == len(DIGITS) else map(str, range(len(params)))
+    return dict(zip(names, params, strict=True))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
