@@ -1,5 +1,6 @@
 """Averages of parameters, each after momentum SGD."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,11 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from torch import nn
-from torch.optim import swa_utils
 
 import jaxopt_impl
-import torch_ref
 
 from ..registry import Refused
 from .driven import Driven
@@ -26,9 +24,9 @@ def _jax_ema(**arguments: Any) -> optax.GradientTransformation:
 
 
 def _torch_ema(*, start: int = 0, every: int = 1, decay: float = 0.999, form: Any = "torch", **arguments: Any) -> Callable[[list], Driven]:
-    def average(model: nn.Module) -> torch_ref.AveragedModel:
-        return torch_ref.AveragedModel(model, decay=decay, form=form, **arguments)
+    import torch_ref
 
+    average = functools.partial(torch_ref.AveragedModel, decay=decay, form=form, **arguments)
     return lambda params: _averaging(params, average, "average" if form == "torch" else "biased_average", start, every)
 
 
@@ -37,12 +35,19 @@ def _jax_swa(**arguments: Any) -> optax.GradientTransformation:
 
 
 def _torch_swa(*, start: int = 0, every: int = 1, **arguments: Any) -> Callable[[list], Driven]:
-    return lambda params: _averaging(params, lambda model: torch_ref.AveragedModel(model, **arguments), "average", start, every)
+    import torch_ref
+
+    return lambda params: _averaging(params, functools.partial(torch_ref.AveragedModel, **arguments), "average", start, every)
 
 
-def _averaging(params: list, average: Callable[..., swa_utils.AveragedModel], field: str, start: int, every: int) -> Driven:
+def _averaging(params: list, average: Callable[..., Any], field: str, start: int, every: int) -> Driven:
     """An optimizer, and the average that is updated after its steps where one is due."""
-    optimizer, model, steps = torch_ref.SGD(params, lr=0.1, momentum=_MOMENTUM), nn.ParameterList(params), itertools.count()
+    import torch
+
+    import torch_ref
+
+    optimizer, model = torch_ref.SGD(params, lr=0.1, momentum=_MOMENTUM), torch.nn.ParameterList(params)
+    steps = itertools.count()
     averaged = average(model)
 
     def step() -> None:
