@@ -1,7 +1,7 @@
 """Clipping, with momentum SGD behind it: it would show a wrong scale, which Adam hides."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import optax
 
@@ -43,20 +43,21 @@ def _torch(clip: Callable[[list], Any], *, stock: bool = False) -> Callable[[lis
     import torch_ref
 
     clip([])  # arguments are checked here already
-    return lambda params: _Clipped(clip, (torch.optim.SGD if stock else torch_ref.SGD)(params, lr=_LR, momentum=_MOMENTUM))
+    sgd: Any = torch.optim.SGD if stock else torch_ref.SGD
+    return lambda params: _Clipped(clip, sgd(params, lr=_LR, momentum=_MOMENTUM))
 
 
-def _clip_by_global_norm(max_norm: float, form: str = "torch"):
+def _clip_by_global_norm(max_norm: float, form: Literal["torch", "optax"] = "torch"):
     return _jax(jaxopt_impl.clip_by_global_norm(max_norm, form))
 
 
-def _clip_grad_norm_(max_norm: float, form: str = "torch"):
+def _clip_grad_norm_(max_norm: float, form: Literal["torch", "optax"] = "torch"):
     import torch_ref
 
     return _torch(lambda params: torch_ref.clip_grad_norm_(params, max_norm, form=form))
 
 
-def _stock_clip_grad_norm_(max_norm: float, form: str = "torch"):
+def _stock_clip_grad_norm_(max_norm: float, form: Literal["torch", "optax"] = "torch"):
     import torch
 
     return _torch(lambda params: torch.nn.utils.clip_grad_norm_(params, max_norm), stock=True)

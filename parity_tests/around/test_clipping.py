@@ -121,7 +121,10 @@ def test_by_integers_it_is_the_same(layout, number):
 
     sums, by_integers, root, root_by_integers = map(np.asarray, both_ways(leaves))
     assert not differing(root, root_by_integers).any()
-    assert np.array_equal(sums[root > 0], by_integers[root > 0])
+    bits, _ = ours.layout(sum(x.shape[1] for x in leaves), "float32")
+    for one, other in zip(sums[root > 0].tolist(), by_integers[root > 0].tolist(), strict=True):
+        assert (one[0] << bits) + one[1] == (other[0] << bits) + other[1]
+        assert (one[2] > 0) == (other[2] > 0)
 
 
 @pytest.mark.parametrize("dtype", sampled([(dtype,) for dtype in DTYPES], lambda dtype: dtype in ("float64", "bfloat16")))
@@ -206,7 +209,7 @@ SPECIAL = {
 def test_special_numbers(leaves, expected):
     leaves = [np.array(x, np.float32) for x in leaves]
     for found in (np.asarray(global_norm(leaves)), get_total_norm(list(map(torch.from_numpy, leaves))).numpy()):
-        assert not differing(found, np.float32(expected))
+        assert not differing(found, np.array(expected, np.float32))
 
 
 def squares_that_sum_to(total: int) -> list[float]:
@@ -235,14 +238,14 @@ def test_beside_a_number_between_two_of_float32(middle, little):
 
 def test_the_layout_leaves_room_and_is_fine_enough():
     """On paper, for as many elements as there will ever be: no sum overflows, and the errors are those that the page says."""
-    for dtype, most in {"float32": -42, "float64": -60}.items():
+    for dtype, most in {"float32": -41, "float64": -60}.items():
         for k in range(32):
             for count in {1 << k, max(1, (1 << k) - 1)}:
                 bits, digits = ours.layout(count, dtype)
                 assert (bits, digits) == theirs.layout(count, dtype)
                 assert count << bits <= 1 << 62
                 assert bits * digits - 2 >= 63  # so that the root has 63 bits to begin with
-                assert math.log2(2 * count) - bits * digits <= most
+                assert math.log2(4 * count) - bits * digits <= most
                 assert dtype == "float64" or digits == 2 or k > 26
 
 
