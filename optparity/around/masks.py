@@ -64,6 +64,7 @@ BY_PATH = Piece(
     rows={"default": {}, "large": {"weight_decay": 3.0}},
     jax=_jax_masked,
     torch=_torch_masked,
+    state=("exp_avg", "exp_avg_sq"),
     stock_jax=_stock_masked,
     stock_torch=_stock_torch_masked,
     differs="optax: corrections in float32; torch: the parameter is shrunk first, FMAs",
@@ -74,6 +75,7 @@ PARTITION_BY_PATH = Piece(
     rows={"default": {}, "other rates": {"weight_decay": 0.5, "slower": 0.25}},
     jax=_jax_partitioned,
     torch=_torch_partitioned,
+    state=("exp_avg", "exp_avg_sq"),
     differs="optax.set_to_zero makes +0 of a frozen −0",
 )
 
