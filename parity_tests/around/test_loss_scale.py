@@ -235,6 +235,19 @@ def test_gradscaler_takes_float16_two_optimizers_fused_ones_and_none_with_a_grad
     assert scaler._get_growth_tracker() == 1
 
 
+def test_optimizers_with_fused_do_not_divide_by_the_scale_themselves():
+    given = torch.tensor(np.random.default_rng(3).standard_normal(500), dtype=torch.float32)
+    unscaled = []
+    for scaler in (torch_ref.GradScaler("cpu", 3.0), torch.amp.GradScaler("cpu", 3.0)):
+        p = torch.nn.Parameter(torch.zeros(500))
+        p.grad = given.clone()
+        scaler.scale(torch.zeros(()))
+        scaler.step(torch.optim.Adam([p], fused=True))
+        unscaled.append(p.grad)
+    assert torch.equal(unscaled[0], given * float(np.float32(1 / 3)))
+    assert not torch.equal(*unscaled)
+
+
 def test_leaves_without_a_gradient():
     gradients = [{"w": g, "b": None} for g in planted(20)]
     params = {"w": np.ones(6, np.float32), "b": np.ones(2, np.float32)}
