@@ -3,6 +3,12 @@
 Each is a closed form in float64, rounded once to float32; it is computed anew at each step, so that no error adds up. Where a value goes
 from a to b it is a·(what is left) + b·(what is done): both ends are exact, and nothing cancels. A schedule made here is a schedule of optax
 in JAX; in PyTorch `ScheduleLR` drives an optimizer by it, and `torch_ref.lr_scheduler` has the classes of torch.optim.
+
+Exactness: the same bits in both packages, called with a number or an array, in a jit, in the step. Run on CPU; on a GPU or TPU not run.
+    Of 10,000 counts each value is the float32 next to the formula's. Stock is near: optax's formulas with x64 and torch's closed forms are
+    within 1 ulp. In float32 optax is not, and torch.optim steps by ratios, which drift: `optparity.around.schedules.distances` measures it.
+Raises: ValueError or TypeError where an argument is out of its range, not finite, or no number. A schedule of one's own that gives NaN is
+    refused where it is called outside of a jit, as `ScheduleLR` calls it; compiled, its NaN reaches the parameters.
 """
 
 from .. import numerics as nx

@@ -82,6 +82,7 @@ ACCUMULATE = Piece(
     },
     jax=_jax,
     torch=_torch,
+    state=("microbatch", "skipped", "gathered"),
     stock_jax=_stock_jax,
     stock_torch=_stock_torch,
     refused=(

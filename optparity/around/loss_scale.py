@@ -54,6 +54,7 @@ LOSS_SCALE = Piece(
     },
     jax=lambda **arguments: jaxopt_impl.loss_scale(jaxopt_impl.sgd(0.1, **SGD), **arguments),
     torch=lambda **arguments: _scaling(torch_ref.GradScaler, torch_ref.SGD, **arguments),
+    state=("scale", "growth_tracker"),
     stock_torch=lambda **arguments: _scaling(torch.amp.GradScaler, torch.optim.SGD, **arguments),
     refused=(
         Refused({"init_scale": 0.0}, f"Invalid init_scale value: 0.0 (loss_scale: init_scale > 0 and init_scale < {2.0**128})"),
@@ -62,7 +63,9 @@ LOSS_SCALE = Piece(
         Refused({"growth_factor": float("nan")}, "Invalid growth_factor value: nan (loss_scale: growth_factor > 1)"),
         Refused({"backoff_factor": 1.0}, "Invalid backoff_factor value: 1.0 (loss_scale: backoff_factor > 0 and backoff_factor < 1)"),
         Refused({"backoff_factor": 0.0}, "Invalid backoff_factor value: 0.0 (loss_scale: backoff_factor > 0 and backoff_factor < 1)"),
-        Refused({"growth_interval": 0}, "Invalid growth_interval value: 0 (loss_scale: growth_interval >= 1)"),
+        Refused(
+            {"growth_interval": 0}, "Invalid growth_interval value: 0 (loss_scale: growth_interval >= 1 and growth_interval <= 2147483647)"
+        ),
         Refused({"growth_interval": 2.5}, "Invalid growth_interval: 2.5 (loss_scale: growth_interval is a whole number)", TypeError),
     ),
     differs="torch.amp.GradScaler refuses float16 gradients; optax has no loss scale",
@@ -73,11 +76,13 @@ APPLY_IF_FINITE = Piece(
     rows={"default": {"max_consecutive_errors": 3}, "always": {"max_consecutive_errors": 0}},
     jax=lambda **arguments: jaxopt_impl.apply_if_finite(jaxopt_impl.sgd(0.1, **SGD), **arguments),
     torch=_if_finite,
+    state=("notfinite_count", "last_finite", "total_notfinite"),
     stock_jax=lambda **arguments: optax.apply_if_finite(_sgd(), **arguments),
     refused=(
         Refused(
             {"max_consecutive_errors": -1},
-            "Invalid max_consecutive_errors value: -1 (apply_if_finite: max_consecutive_errors >= 0)",
+            "Invalid max_consecutive_errors value: -1 "
+            "(apply_if_finite: max_consecutive_errors >= 0 and max_consecutive_errors <= 2147483647)",
         ),
         Refused(
             {"max_consecutive_errors": 0.5},

@@ -13,6 +13,17 @@ from .piece import Piece, named
 ARGUMENTS = {"learning_rate": 0.01, "decay_steps": 40, "warmup_steps": 5, "ema_decay": 0.9}
 
 
+class Shown:
+    """A `torch_ref.Recipe` whose numbers stand in the state of each parameter."""
+
+    def __init__(self, recipe: Any):
+        self.recipe, self.step = recipe, recipe.step
+
+    @property
+    def state(self) -> dict[Any, dict[str, Any]]:
+        return {p: own | self.recipe.numbers for p, own in self.recipe.state.items()}
+
+
 def _torch(**arguments: Any) -> Callable[[list], Any]:
     import torch
 
@@ -20,7 +31,7 @@ def _torch(**arguments: Any) -> Callable[[list], Any]:
 
     def made(params: list) -> Any:
         dtype = "float64" if params[0].dtype == torch.float64 else "float32"
-        return torch_ref.Recipe(torch.nn.ParameterDict(named(params)), **arguments, dtype=dtype)
+        return Shown(torch_ref.Recipe(torch.nn.ParameterDict(named(params)), **arguments, dtype=dtype))
 
     return made
 
@@ -33,8 +44,7 @@ def _stock_jax(
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, warmup_steps + decay_steps, end_value)
     mask = jaxopt_impl.by_path(jaxopt_impl.is_matrix)
     step = optax.adamw(schedule, mask=mask, **{"b2": 0.95, "weight_decay": 0.1, **adamw})
-    tx = optax.MultiSteps(optax.chain(optax.clip_by_global_norm(max_norm), step), every)
-    return optax.GradientTransformation(tx.init, tx.update)
+    return optax.MultiSteps(optax.chain(optax.clip_by_global_norm(max_norm), step), every).gradient_transformation()
 
 
 def _stock_torch(**arguments: Any) -> Callable[[list], Any]:
@@ -53,7 +63,7 @@ RECIPE = Piece(
     },
     jax=jaxopt_impl.recipe,
     torch=_torch,
-    state=("gathered", "norm", "exp_avg", "exp_avg_sq", "average"),
+    state=("gathered", "microbatch", "skipped", "norm", "exp_avg", "exp_avg_sq", "average", "n_averaged"),
     stock_jax=_stock_jax,
     stock_torch=_stock_torch,
     refused=(
