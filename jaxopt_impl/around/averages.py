@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from jax.tree_util import keystr, tree_map_with_path
 from jax.typing import DTypeLike
 
 from .. import checks as leaf_checks
@@ -21,6 +20,7 @@ from .. import numerics as nx
 from ..transform import counter
 from . import checks
 from .functions import power_of
+from .wrapping import floating
 
 FORMS = ("torch", "optax")
 
@@ -214,12 +214,11 @@ class _Shell:
     def init(self, params):
         """The state before the first step."""
 
-        def begin(path, leaf):
-            leaf_checks.floating(self.name, f"params{keystr(path)}", jnp.result_type(leaf).name)
-            dtype = nx.state_dtype(jnp.result_type(leaf).name, self.accumulator)
+        def begin(leaf):
+            dtype = nx.state_dtype(leaf.dtype.name, self.accumulator)
             return jnp.zeros_like(leaf, dtype) if self.field == "biased_average" else jnp.array(leaf, dtype, copy=True)
 
-        tree = tree_map_with_path(begin, params)
+        tree = jax.tree.map(begin, floating(self.name, params))
         return self.state(tree, n_averaged=counter(params), n_steps=counter(params) if self.counts_steps else None)
 
     def update(self, updates, state, params=None, **extra_args):
@@ -227,7 +226,8 @@ class _Shell:
         del extra_args
         if params is None:
             raise ValueError(f"{self.name}: the parameters are averaged; call update(updates, state, params).")
-        leaves, treedef = jax.tree.flatten(params)
+        updates = floating(self.name, updates)
+        leaves, treedef = jax.tree.flatten(floating(self.name, params))
         updates_, averages = (
             self.like(treedef, tree, what) for tree, what in ((updates, "update"), (getattr(state, self.field), self.field))
         )

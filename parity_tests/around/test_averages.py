@@ -420,6 +420,14 @@ def test_a_frozen_part_is_averaged_too():
     same(averaged(state)["b"], params["b"])
 
 
+def test_leaves_of_numpy_and_of_python_are_arrays():
+    params: Any = {"a": np.ones(2, np.float32), "b": 2.0}
+    tx: Any = params_ema(0.5)
+    _, state = tx.update({"a": np.ones(2, np.float32), "b": 1.0}, tx.init(params), params)
+    same(averaged(state)["a"], jnp.full(2, 2.0))
+    same(averaged(state)["b"], jnp.float32(3.0))
+
+
 ONE = jnp.ones(2)
 READ = {
     "none": (optax.sgd(0.1, momentum=0.9).init(ONE), "averaged: the state of one average of parameters is needed; got 0."),
