@@ -75,7 +75,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        self.__dict__.setdefault("own_dtypes", {})  # a pickle of an earlier version has none
+        self.own_dtypes = getattr(self, "own_dtypes", {})  # a pickle of an earlier version has none
         for group in self.param_groups:
             for key, value in {**self.defaults, **_ABSENT, **self.extra_keys}.items():
                 if key in self.defaults:
