@@ -83,7 +83,7 @@ ACCUMULATE = Piece(
     },
     jax=_jax,
     torch=_torch,
-    state=("microbatch", "skipped", "gathered"),
+    state=("momentum_buffer", "microbatch", "skipped", "gathered"),
     stock_jax=_stock_jax,
     stock_torch=_stock_torch,
     refused=(

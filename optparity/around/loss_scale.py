@@ -68,7 +68,7 @@ LOSS_SCALE = Piece(
     },
     jax=lambda **arguments: jaxopt_impl.loss_scale(jaxopt_impl.sgd(0.1, **SGD), **arguments),
     torch=_ours,
-    state=("scale", "growth_tracker"),
+    state=("momentum_buffer", "scale", "growth_tracker"),
     stock_torch=_stock,
     refused=(
         Refused({"init_scale": 0.0}, f"Invalid init_scale value: 0.0 (loss_scale: init_scale > 0 and init_scale < {2.0**128})"),
@@ -90,7 +90,7 @@ APPLY_IF_FINITE = Piece(
     rows={"default": {"max_consecutive_errors": 3}, "always": {"max_consecutive_errors": 0}},
     jax=lambda **arguments: jaxopt_impl.apply_if_finite(jaxopt_impl.sgd(0.1, **SGD), **arguments),
     torch=_if_finite,
-    state=("notfinite_count", "last_finite", "total_notfinite"),
+    state=("momentum_buffer", "notfinite_count", "last_finite", "total_notfinite"),
     stock_jax=lambda **arguments: optax.apply_if_finite(_sgd(), **arguments),
     refused=(
         Refused(
