@@ -78,11 +78,11 @@ def clip_by_global_norm(
     around_checks.one_of(name, tuple(FORMS), form=form)
     rule = FORMS[form]
 
-    def init(params):
+    def init(params: Any) -> Any:
         _floating(name, params)
         return State(counter(params).astype(norm_dtype(jax.tree.leaves(params))))
 
-    def update(updates: Any, state: State, params: Any = None, **extra_args: Any):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         del params, extra_args
         norm = norm_of(name, updates, axis_name)
 

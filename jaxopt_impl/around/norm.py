@@ -1,17 +1,17 @@
 """The global norm: a sum of squares in which no addition rounds, so that its order is free.  Mirror: torch_ref/around/norm.py
 
-    m = max |xᵢ| < 2ᴱ,   yᵢ = xᵢ 2⁻ᴱ,   S = Σ round(yᵢ² / q),   ‖x‖ = √(S q) 2ᴱ
+    m = max |xᵢ| < 2ᴱ,   yᵢ = xᵢ 2⁻ᴱ,   S = Σ ⌊yᵢ² / q⌋,   ‖x‖ = √(S q + what is left) 2ᴱ
 
-Each square is rounded to a whole number of quanta q, to nearest-even. q = 2^(−bits·digits) depends on the number of elements only, so S is
-the same whole number in any order, split into any leaves and over any devices. It is kept as digits of so many bits, each an int64
-(reproducible summation: Demmel & Nguyen 2015).
+Of each square the whole number of quanta q is taken. q = 2^(−bits·digits) depends on the number of elements only, so S is the same whole
+number in any order, split into any leaves and over any devices; so is whether anything is left. S is kept as digits of so many bits, each
+an int64 (reproducible summation: Demmel & Nguyen 2015).
 
 - The square of a float32 or of a half is exact in float64. That of a float64 is y = h + l of 26 bits each: h², 2hl and l² are exact.
-- n terms leave an error of n q / 2 at most in a sum S q >= 1/4: 2⁻⁴² of it for 2²⁷ elements in 2 digits, 2⁻⁶¹ for 2³¹ in 3. The root halves
-  it, and is rounded once. So the norm in float32 is the correctly rounded one, unless the exact one is within 2⁻⁴³ of a number between two
-  of float32.
+- n terms leave less than n q of a sum S q >= 1/4: 2⁻⁴¹ of it for 2²⁷ elements in 2 digits, 2⁻⁶⁰ for 2³¹ in 3. The root halves that, and
+  is rounded once. So the norm in float32 is the correctly rounded one, unless a number between two of float32 is less than 2⁻⁴² below it.
 
-A digit is cut off by adding 1.5 · 2⁵² times its unit: what is rounded then stands in the last bits of the sum. Integers are added, since
+A digit is cut off by adding 1.5 · 2⁵² times its unit: to the nearest one, which then stands in the last bits of the sum; of the last digit
+one is taken back where that was too much. Integers are added, since
 XLA on CPU makes vectors of these additions, and not of those of float64 (15 ms in the place of 100 at 32M elements). TPUs have no float64:
 there the squares are cut by integers as well. Where the platform flushes subnormals, they count as 0.
 """
@@ -45,7 +45,7 @@ def global_norm(tree, axis_name=None) -> jax.Array:
         axis_name: in a `shard_map` or `vmap`, the axis (or axes) over which every leaf is spread. What `jit` spreads needs no name.
     Shapes: any to [].  Dtypes: float32, float64, bfloat16, float16, also mixed; the norm is float64 if a leaf is, else float32.
     Raises: TypeError where a leaf is not floating point, naming it.
-    Exactness: the correctly rounded norm, up to 2²⁷ elements unless the exact one is within 2⁻⁴³ of a number between two of float32, in
+    Exactness: the correctly rounded norm, up to 2²⁷ elements unless a number between two of float32 is less than 2⁻⁴² below it, in
         float64 within 2⁻⁶¹. NaN if there is one, else infinity if there is one; no square overflows or underflows. Bit-equal to
         `torch_ref.get_total_norm`. Run on CPU; for GPU and TPU compiled, not run.
     Differs from: optax.tree.norm (squares overflow and underflow, and are summed in the leaves' dtype, in an order that is XLA's; that of
@@ -111,7 +111,7 @@ def magnitude(arrays: list[jax.Array], dtype: np.dtype, axis_name) -> jax.Array:
     for x in arrays:
         signed, unsigned = _INTEGERS[x.dtype.name]
         both = lax.bitcast_convert_type(x, signed), lax.bitcast_convert_type(x, unsigned)
-        positive, negative = lax.reduce(both, (signed(0), unsigned(0)), _both(lax.max), range(x.ndim))
+        positive, negative = lax.reduce(both, (signed(0), unsigned(0)), lambda a, b: tuple(map(lax.max, a, b)), range(x.ndim))
         bits = lax.max(positive, lax.bitcast_convert_type(negative & unsigned(np.iinfo(signed).max), signed))
         own = lax.bitcast_convert_type(bits, x.dtype).astype(dtype)
         found.append(lax.bitcast_convert_type(own, _INTEGERS[dtype.name][0]))
@@ -119,20 +119,15 @@ def magnitude(arrays: list[jax.Array], dtype: np.dtype, axis_name) -> jax.Array:
     return lax.bitcast_convert_type(largest if axis_name is None else lax.pmax(largest, axis_name), dtype)
 
 
-def _both(operation):
-    """An operation on two accumulators at once."""
-    return lambda a, b: tuple(map(operation, a, b))
-
-
 def sums_of_squares(largest: jax.Array, *arrays: jax.Array, bits: int, digits: int) -> jax.Array:
-    """The digits of S, int64 [digits], in float64."""
+    """The digits of S, and how many arrays have something left: int64 [digits + 1]."""
     exponent = -exponent_of(largest)
     scales = [power_of_two(exponent)]
     if largest.dtype == np.float64:  # one power of two could overflow
         scales = [power_of_two(exponent >> 1), power_of_two(exponent - (exponent >> 1))]
     units = [np.float64(1.5 * 2.0 ** (52 - bits * (i + 1))) for i in range(digits)]
     scales, unknown = lax.optimization_barrier((scales, [jnp.asarray(unit) for unit in units]))  # (a + c) - c with a constant c is a to XLA
-    sums = jnp.zeros([digits], np.int64)
+    sums = jnp.zeros([digits + 1], np.int64)
     for x in arrays:
         y = x.astype(np.float64)
         for scale in scales:
@@ -143,11 +138,21 @@ def sums_of_squares(largest: jax.Array, *arrays: jax.Array, bits: int, digits: i
                 shifted = term + unit
                 cut.append(lax.bitcast_convert_type(shifted, np.int64))
                 term = term - (shifted - unit)
-            # all at once: XLA on CPU would write the terms of two reductions to memory first
-            found = lax.reduce(cut, [np.int64(0)] * digits, _both(lax.add), range(x.ndim))
-            offsets = np.array([_wrapped(x.size * int(unit.view(np.int64))) for unit in units])
-            sums = sums + jnp.stack(found) - offsets
+            left = lax.bitcast_convert_type(term, np.int64)
+            cut[-1] = cut[-1] + (left >> 63)  # one less where too much was cut off, and what is left is negative
+            offsets = np.array([_wrapped(x.size * int(unit.view(np.int64))) for unit in units] + [0])
+            sums = sums + _reduced(cut, left) - offsets
     return sums
+
+
+def _reduced(cut: list[jax.Array], left: jax.Array) -> jax.Array:
+    """The sum of each digit, and 1 if anything is left. All at once: XLA on CPU would write what two reductions take to memory first."""
+
+    def both(a, b):
+        return *map(lax.add, a[:-1], b[:-1]), lax.bitwise_or(a[-1], b[-1])
+
+    *sums, rest = lax.reduce([*cut, left], [np.int64(0)] * (len(cut) + 1), both, range(left.ndim))
+    return jnp.stack([*sums, (rest != 0).astype(np.int64)])
 
 
 def _wrapped(number: int) -> int:
@@ -177,19 +182,20 @@ def power_of_two(exponent: jax.Array) -> jax.Array:
 
 
 def sums_by_integers(largest: jax.Array, *arrays: jax.Array, bits: int, digits: int) -> jax.Array:
-    """The digits of S, int64 [digits], without float64. Subnormals are 0."""
+    """The same without float64; subnormals are 0. (The digits are others, the number that they make is not.)"""
     with jax.enable_x64(True):  # it is traced when it is lowered
         exponent = _parts32(largest)[1] + 24
-        sums = jnp.zeros([digits], np.int64)
+        sums = jnp.zeros([digits + 1], np.int64)
         for x in arrays:
             m, own = _parts32(x)
             rest, shift = m * m, 2 * (own - exponent)
             cut = []
             for _ in range(digits):
                 shift = shift + bits
-                rounded, rest = _cut(rest, shift)
-                cut.append(rounded)
-            sums = sums + jnp.stack(lax.reduce(cut, [np.int64(0)] * digits, _both(lax.add), range(x.ndim)))
+                down = jnp.clip(-shift, 0, 62)
+                cut.append(jnp.where(shift > 0, rest << jnp.clip(shift, 0, 62), rest >> down))
+                rest = rest & (1 << down) - 1
+            sums = sums + _reduced(cut, rest)
         return sums
 
 
@@ -200,17 +206,9 @@ def _parts32(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.where(field == 0, 0, magnitude & (1 << 23) - 1 | 1 << 23), field - 150
 
 
-def _cut(m: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """m 2^shift rounded to a whole number, to nearest-even, and what is left of m; |m| < 2⁴⁸."""
-    down = jnp.clip(-shift, 1, 50)
-    rounded = m + (1 << down - 1) - 1 + (m >> down & 1) >> down
-    whole = shift >= 0
-    return jnp.where(whole, m << jnp.clip(shift, 0, 62), rounded), jnp.where(whole, 0, m - (rounded << down))
-
-
 def normalized(sums: jax.Array, bits: int) -> tuple[jax.Array, jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """S q as (number + Σ rest 2^-places) 2^exponent, number in [2⁶², 2⁶³) and each rest below its 2^places."""
-    whole = list(sums)
+    *whole, _ = sums
     for i in reversed(range(1, len(whole))):
         carry = whole[i] >> bits
         whole[i - 1], whole[i] = whole[i - 1] + carry, whole[i] - (carry << bits)
@@ -241,7 +239,7 @@ def root_by_integers(sums: jax.Array, largest: jax.Array, *, bits: int) -> jax.A
 
 def _to_odd(sums, bits):
     number, exponent, rests = normalized(sums, bits)
-    more = (number & (1 << 11) - 1) != 0
+    more = (number & (1 << 11) - 1 | sums[-1]) != 0
     for rest, _ in rests:
         more = more | (rest != 0)
     return number >> 11 | more.astype(np.int64), exponent + 11, rests

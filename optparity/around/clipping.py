@@ -1,7 +1,7 @@
 """Clipping, with momentum SGD behind it: it would show a wrong scale, which Adam hides."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import optax
 
@@ -43,20 +43,21 @@ def _torch(clip: Callable[[list], Any], *, stock: bool = False) -> Callable[[lis
     import torch_ref
 
     clip([])  # arguments are checked here already
-    return lambda params: _Clipped(clip, (torch.optim.SGD if stock else torch_ref.SGD)(params, lr=_LR, momentum=_MOMENTUM))
+    sgd: Any = torch.optim.SGD if stock else torch_ref.SGD
+    return lambda params: _Clipped(clip, sgd(params, lr=_LR, momentum=_MOMENTUM))
 
 
-def _clip_by_global_norm(max_norm: float, form: str = "torch"):
+def _clip_by_global_norm(max_norm: float, form: Literal["torch", "optax"] = "torch"):
     return _jax(jaxopt_impl.clip_by_global_norm(max_norm, form))
 
 
-def _clip_grad_norm_(max_norm: float, form: str = "torch"):
+def _clip_grad_norm_(max_norm: float, form: Literal["torch", "optax"] = "torch"):
     import torch_ref
 
     return _torch(lambda params: torch_ref.clip_grad_norm_(params, max_norm, form=form))
 
 
-def _stock_clip_grad_norm_(max_norm: float, form: str = "torch"):
+def _stock_clip_grad_norm_(max_norm: float, form: Literal["torch", "optax"] = "torch"):
     import torch
 
     return _torch(lambda params: torch.nn.utils.clip_grad_norm_(params, max_norm), stock=True)
@@ -87,6 +88,7 @@ CLIP_BY_GLOBAL_NORM = Piece(
     },
     jax=_clip_by_global_norm,
     torch=_clip_grad_norm_,
+    state=("momentum_buffer", "norm"),
     stock_jax=lambda max_norm, form="torch": _stock_jax(optax.clip_by_global_norm(max_norm)),
     stock_torch=_stock_clip_grad_norm_,
     refused=(
@@ -103,6 +105,7 @@ CLIP_BY_VALUE = Piece(
     rows={"default": {"max_delta": 0.5}, "small": {"max_delta": 1e-3}, "large": {"max_delta": 100.0}},
     jax=lambda max_delta: _jax(jaxopt_impl.clip_by_value(max_delta)),
     torch=_clip_grad_value_,
+    state=("momentum_buffer",),
     stock_jax=lambda max_delta: _stock_jax(optax.clip(max_delta)),
     stock_torch=_stock_clip_grad_value_,
     refused=(

@@ -9,10 +9,11 @@ import typer
 
 import jaxopt_impl
 
+from ..registry import OPTIMIZERS
 from ..training.tasks import TASKS
 from ._console import console, need, progress, refusing, table
 from ._errors import INTERRUPTED, BadInputError, importing
-from ._options import ArgumentOption, Optimizer, OptimizerOption, arguments_of, assignments
+from ._options import ArgumentOption, Optimizer, arguments_of, assignments
 
 if TYPE_CHECKING:  # it needs flax and orbax, --help does not
     from ..training.run import Training
@@ -28,6 +29,7 @@ WhoseGradients = Annotated[Gradients | None, typer.Option(help="With both: PyTor
 Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A size of the model, as n_layer=4. May be repeated.")
 ]
+OptimizerOption = Annotated[Optimizer | None, typer.Option("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)}. Default: adam.")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Default: the documented one.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples per step.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps in all, those before --resume included.")]
@@ -48,7 +50,7 @@ def train(
     out: Out = None,
     framework: InFramework = Framework("both"),
     gradients: WhoseGradients = None,
-    optimizer: OptimizerOption = Optimizer("adam"),
+    optimizer: OptimizerOption = None,
     option: ArgumentOption = None,
     recipe: RecipeFlag = False,
     setting: Setting = None,
@@ -70,6 +72,9 @@ def train(
         from ..training.run import Run
     if gradients == "shared" and framework != "both":
         raise BadInputError("--gradients shared: PyTorch's gradients need --framework both.")
+    if recipe and optimizer:
+        raise BadInputError(f"--recipe has its own optimizer, AdamW; got --optimizer {optimizer}.")
+    optimizer = optimizer or Optimizer("adam")
     run = Run(
         task=str(task),
         settings=assignments("--set", setting, TASKS[task].settings),

@@ -1,6 +1,6 @@
 """The global norm: a sum of squares in which no addition rounds, so that its order is free.  Mirror: jaxopt_impl/around/norm.py
 
-    m = max |xᵢ| < 2ᴱ,   yᵢ = xᵢ 2⁻ᴱ,   S = Σ round(yᵢ² / q),   ‖x‖ = √(S q) 2ᴱ
+    m = max |xᵢ| < 2ᴱ,   yᵢ = xᵢ 2⁻ᴱ,   S = Σ ⌊yᵢ² / q⌋,   ‖x‖ = √(S q + what is left) 2ᴱ
 
 The other file says what q is, and why S is the same whole number in any order. Here its digits are put together, and the root is that of a
 whole number (`math.isqrt`): after the sums the two sides share no arithmetic.
@@ -85,10 +85,10 @@ def norm_of(arrays: Sequence[Tensor], dtype: torch.dtype, group: "_Group") -> tu
         return largest, dtype
     bits, digits = layout(count, nx.dtype_name(dtype))
     _, exponent = math.frexp(largest)
-    total = 0
-    for digit in group.total(sums_of_squares(arrays, exponent, bits, digits)):
+    total, (*sums, left) = 0, group.total(sums_of_squares(arrays, exponent, bits, digits))
+    for digit in sums:
         total = (total << bits) + digit
-    return root(total, 2 * exponent - bits * digits, dtype), dtype
+    return root(2 * total + (left > 0), 2 * exponent - bits * digits - 1, dtype), dtype
 
 
 def layout(count: int, dtype: str) -> tuple[int, int]:
@@ -104,11 +104,11 @@ def magnitude(arrays: Iterable[Tensor]) -> float:
 
 
 def sums_of_squares(arrays: Iterable[Tensor], exponent: int, bits: int, digits: int) -> list[int]:
-    """The digits of S."""
+    """The digits of S, and how often something is left."""
     powers = [-exponent] if abs(exponent) < 1000 else [-exponent // 2, -exponent - -exponent // 2]  # one power of two could overflow
     units = [1.5 * 2.0 ** (52 - bits * (i + 1)) for i in range(digits)]
     offsets = torch.tensor(units, dtype=torch.float64).view(torch.int64).tolist()
-    sums = [0] * digits
+    sums = [0] * (digits + 1)
     for x in arrays:
         for chunk in x.split(_CHUNK if x.device.type == "cpu" else x.numel()):
             y = chunk.to(torch.float64, copy=True)
@@ -119,8 +119,9 @@ def sums_of_squares(arrays: Iterable[Tensor], exponent: int, bits: int, digits: 
                     shifted = term + unit
                     found = int(shifted.view(torch.int64).sum()) - offsets[i] * term.numel()
                     sums[i] += (found + 2**63) % 2**64 - 2**63  # it is small; the sum of the bits was taken modulo 2⁶⁴
-                    if i + 1 < digits:
-                        term.sub_(shifted.sub_(unit))
+                    term.sub_(shifted.sub_(unit))
+                sums[-2] += int((term.view(torch.int64) >> 63).sum())  # one less where too much was cut off
+                sums[-1] += int(term.any())
     return sums
 
 

@@ -36,7 +36,7 @@ class Recipe:
     Dtypes: float32, float64, bfloat16, float16.
     Raises: ValueError and TypeError as the parts do, in their names.
     Exactness: bit-equal to `jaxopt_impl.recipe` in all four dtypes. Run on CPU only.
-    Differs from: the same loop over PyTorch's parts, as its parts do; docs/around.md measures it.
+    Differs from: the same loop over PyTorch's parts, as its parts do; docs/around_differences.md measures it.
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.ones_(model.weight)
