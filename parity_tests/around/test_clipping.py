@@ -222,6 +222,15 @@ def test_special_numbers(leaves, expected):
         assert not differing(found, np.array(expected, np.float32))
 
 
+@pytest.mark.parametrize("leaf", [[1.2e308, -5e307], [1.7e308, 1.7e308], [3e-308, 4e-308], [5e-308], [2.0**1022], [2.0**-1022]])
+def test_the_ends_of_float64(leaf):
+    leaf = np.array(leaf)
+    expected = correctly_rounded([leaf], "float64")
+    with jax.enable_x64(True):
+        assert np.asarray(global_norm(leaf)) == expected
+    assert get_total_norm(torch.from_numpy(leaf)).numpy() == expected
+
+
 def squares_that_sum_to(total: int) -> list[float]:
     """Whole numbers whose squares sum to this."""
     found = []
