@@ -584,11 +584,6 @@ def update_to(p: Rounded, q: Rounded) -> Rounded:
     return Rounded(lax.select(_bits(p.x) == _bits(q.x), jnp.full_like(u.x, -0.0), u.x), u.fuses, u.dtype)
 
 
-def rotate_left(words: jax.Array, by: int) -> jax.Array:
-    """Words of 32 bits, turned around."""
-    return words << by | words >> 32 - by
-
-
 def places(like: jax.Array) -> jax.Array:
     """For each element its number in the array, the last axis counted first, as a word of 32 bits."""
     numbers, stride = jnp.zeros(like.shape, jnp.uint32), 1

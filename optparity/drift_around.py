@@ -93,7 +93,7 @@ are from each other, after the first and after the last step: the largest differ
 largest movement of one. The next two columns are the distance of each from our form of it at the end. The last one
 counts the elements whose bits differ between `jaxopt_impl` and `torch_ref`, over all steps.
 
-Written by `optparity drift --around docs/around.md`, on:
+Written by `optparity drift --around docs/around_differences.md`, on:
 
 {machine}
 

@@ -2,8 +2,8 @@
 
 Arguments, attributes and `state_dict` are those of the classes in torch.optim, so that either loads the other's. Each takes `dtype` too:
 float32, as a schedule's value has it in JAX, or "float64" for JAX with x64. In torch.optim a learning rate is the last one times a ratio.
-Here it is computed from the base learning rate and the count: it does not drift, and what others do to a group's learning rate in between
-is overwritten. `SequentialLR`, which is torch.optim's, of a `LinearLR` and another of these is the schedule `warm_up`.
+Here it is computed from the base learning rate and the count, so that no error adds up; what others do to a group's learning rate in
+between is overwritten. `SequentialLR`, which is torch.optim's, of a `LinearLR` and another of these is the schedule `warm_up`.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch.optim import lr_scheduler
+from torch.optim.lr_scheduler import SequentialLR
 
 from . import checks
 from . import numerics as nx
@@ -18,8 +19,18 @@ from .around import schedules
 from .around.counted import Schedule
 
 __all__ = [
-    *("ClosedForm", "ConstantLR", "CosineAnnealingLR", "ExponentialLR", "InverseSqrtLR", "LinearLR", "MultiStepLR", "OneCycleLR"),
-    *("PolynomialLR", "ScheduleLR", "SequentialLR", "StepLR"),
+    "ClosedForm",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "InverseSqrtLR",
+    "LinearLR",
+    "MultiStepLR",
+    "OneCycleLR",
+    "PolynomialLR",
+    "ScheduleLR",
+    "SequentialLR",
+    "StepLR",
 ]
 
 
@@ -50,6 +61,8 @@ class ClosedForm(lr_scheduler.LRScheduler):
 
 class ScheduleLR(ClosedForm):
     """Set the learning rate of every group to `schedule(t)`, rounded once to `dtype`; t counts the calls of `step()` from 0.
+
+    (A transform counts the updates in which a leaf has a gradient: where none has one, do not call `step()`.)
 
     Args:
         optimizer: whose groups are set.

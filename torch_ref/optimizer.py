@@ -74,7 +74,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         return {**super().__getstate__(), "accumulator_dtype": self.accumulator_dtype, "own_dtypes": self.own_dtypes}
 
     def __setstate__(self, state: dict) -> None:
-        super().__setstate__({"own_dtypes": {}, **state})  # pickles of earlier versions have none
+        super().__setstate__(state)
+        self.own_dtypes = getattr(self, "own_dtypes", {})  # a pickle of an earlier version has none
         for group in self.param_groups:
             for key, value in {**self.defaults, **_ABSENT, **self.extra_keys}.items():
                 if key in self.defaults:

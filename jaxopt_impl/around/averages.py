@@ -7,13 +7,12 @@ equal: aₙ₊₁ = aₙ + (θ − aₙ) / (n + 1),   a₁ = θ
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
-from jax.tree_util import keystr, tree_map_with_path
 from jax.typing import DTypeLike
 
 from .. import checks as leaf_checks
@@ -21,15 +20,16 @@ from .. import numerics as nx
 from ..transform import counter
 from . import checks
 from .functions import power_of
+from .wrapping import floating
 
 FORMS = ("torch", "optax")
 
 
-class State(NamedTuple):
+class AverageState(NamedTuple):
     average: nx.Rounded | None = None  # shaped as p: aₙ
     biased_average: nx.Rounded | None = None  # shaped as p: aₙ where a₀ = 0
     n_averaged: nx.Count = None  # how many were averaged, a scalar that is counted outside of the rule
-    count: nx.Count = None  # how many steps there were, where not each is averaged
+    n_steps: nx.Count = None  # how many steps there were, where not each is averaged
 
 
 class Hyper(NamedTuple):
@@ -56,10 +56,10 @@ def prepare(h):
 # The rule on one array: parameter p, state s, hyper-parameters h.
 def step(p, s, h):
     if h.decay is None:
-        return State(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
+        return AverageState(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
     if h.form == "optax":
-        return State(biased_average=h.decay * s.biased_average + h.rest * p)
-    return State(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
+        return AverageState(biased_average=h.decay * s.biased_average + h.rest * p)
+    return AverageState(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
 
 
 def debiased(a, h):
@@ -69,7 +69,7 @@ def debiased(a, h):
 def params_ema(
     decay: float = 0.999,
     *,
-    form: str = "torch",
+    form: Literal["torch", "optax"] = "torch",
     min_decay: float = 0.0,
     update_after_step: int = 0,
     use_warmup: bool = False,
@@ -86,8 +86,8 @@ def params_ema(
     The updates pass unchanged. `averaged` reads the average.
 
     Args:
-        decay: 0 <= β <= 1. In bfloat16 the average of β = 0.9999 does not move: 1 − β is less than half a unit in the last place, so
-            that βa + (1 − β)θ rounds back to a. Use `accumulator_dtype`.
+        decay: 0 <= β <= 1; of form "optax" β < 1. In bfloat16 the average of β = 0.9999 does not move: βa rounds back to a, and
+            (1 − β)θ is too small to be added. Use `accumulator_dtype`.
         form: "torch" begins with a copy of the first θ. "optax" begins with 0, keeps that, and `averaged` divides by 1 − βⁿ.
         min_decay: 0 <= β_min <= 1, below which warm-up does not go.
         update_after_step: the average stays a copy for so many more steps, as timm has it; n counts from there.
@@ -97,7 +97,7 @@ def params_ema(
         start: the first step that is averaged, counted from 0. Before it the average is the parameters at `init`, or 0.
         every: from there, each so many-th step is averaged.
         accumulator_dtype: float32 keeps the average of bfloat16 and float16 leaves in float32.
-    Shapes: `average` (form "torch") or `biased_average` (form "optax") follows each leaf; `n_averaged` is [], and so is `count`, which is
+    Shapes: `average` (form "torch") or `biased_average` (form "optax") follows each leaf; `n_averaged` is [], and so is `n_steps`, which is
         there where not every step is averaged.  Dtypes: float32, float64, bfloat16, float16; the average in the leaf's dtype, or in
         `accumulator_dtype`.
     Raises: ValueError where a range above is broken, or `update` gets no parameters; TypeError where a leaf is not floating point.
@@ -167,15 +167,17 @@ def averaged(state: Any, decay: float | None = None) -> Any:
         return own.average
     if decay is None:
         raise ValueError("averaged: form='optax' keeps a biased average; its decay is needed.")
-    checks.number("averaged", at_least=0, at_most=1, decay=decay)
+    checks.number("averaged", at_least=0, below=1, decay=decay)
     with jax.enable_x64(True):
         h = Hyper(decay, n=nx.scalar(own.n_averaged))
         return jax.tree.map(lambda a: nx.finish(debiased(nx.wrap(nx.barrier(a)[0], a.dtype.name), h)), own.biased_average)
 
 
 def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmup_gamma, warmup_power):
-    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.one_of(name, FORMS, form=form)
+    if form == "optax":
+        checks.number(name, at_least=0, below=1, decay=decay)
+    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.whole(name, at_least=0, update_after_step=update_after_step)
     checks.number(name, at_least=1e-100, warmup_gamma=warmup_gamma)
     checks.number(name, at_least=0, warmup_power=warmup_power)
@@ -212,25 +214,25 @@ class _Shell:
     def init(self, params):
         """The state before the first step."""
 
-        def begin(path, leaf):
-            leaf_checks.floating(self.name, f"params{keystr(path)}", jnp.result_type(leaf).name)
-            dtype = nx.state_dtype(jnp.result_type(leaf).name, self.accumulator)
+        def begin(leaf):
+            dtype = nx.state_dtype(leaf.dtype.name, self.accumulator)
             return jnp.zeros_like(leaf, dtype) if self.field == "biased_average" else jnp.array(leaf, dtype, copy=True)
 
-        tree = tree_map_with_path(begin, params)
-        return self.state(tree, n_averaged=counter(params), count=counter(params) if self.counts_steps else None)
+        tree = jax.tree.map(begin, floating(self.name, params))
+        return self.state(tree, n_averaged=counter(params), n_steps=counter(params) if self.counts_steps else None)
 
     def update(self, updates, state, params=None, **extra_args):
         """The updates as they are, and the state with the parameters after them."""
         del extra_args
         if params is None:
             raise ValueError(f"{self.name}: the parameters are averaged; call update(updates, state, params).")
-        leaves, treedef = jax.tree.flatten(params)
+        updates = floating(self.name, updates)
+        leaves, treedef = jax.tree.flatten(floating(self.name, params))
         updates_, averages = (
             self.like(treedef, tree, what) for tree, what in ((updates, "update"), (getattr(state, self.field), self.field))
         )
-        n, count = state.n_averaged, state.count
-        due = (count >= self.start) & ((count - self.start) % self.every == 0) if self.counts_steps else None
+        n, steps = state.n_averaged, state.n_steps
+        due = (steps >= self.start) & ((steps - self.start) % self.every == 0) if self.counts_steps else None
         with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
             h = prepare(self.hyper._replace(n=nx.scalar(jnp.maximum(n - self.update_after_step, 0))))
             nx.round_ahead(h, {a.dtype.name for a in averages})
@@ -243,11 +245,11 @@ class _Shell:
         updates = jax.tree.map(_apart, updates)
         if due is None:
             return updates, self.state(average, n_averaged=after)
-        return updates, self.state(average, n_averaged=jnp.where(due, after, n), count=optax.safe_increment(count))
+        return updates, self.state(average, n_averaged=jnp.where(due, after, n), n_steps=optax.safe_increment(steps))
 
     def state(self, average, **counters) -> Any:
-        """The kernel's `State`, None where this configuration keeps no such field."""
-        return State(**{self.field: average}, **counters)
+        """The rule's `AverageState`, None where this configuration keeps no such field."""
+        return AverageState(**{self.field: average}, **counters)
 
     def like(self, treedef, tree, what) -> list:
         """The leaves of a tree in the places of the parameters; None where the parameter has none."""
@@ -273,4 +275,4 @@ def _apart(u):
 
 
 def _is_state(node: Any) -> bool:
-    return isinstance(node, State)
+    return isinstance(node, AverageState)

@@ -50,7 +50,7 @@ def check_hyper(name, init_scale, growth_factor, backoff_factor, growth_interval
     checks.number(name, above=0, below=2.0**128, init_scale=init_scale)
     checks.number(name, above=1, growth_factor=growth_factor)
     checks.number(name, above=0, below=1, backoff_factor=backoff_factor)
-    checks.whole(name, growth_interval=growth_interval)
+    checks.whole(name, at_most=2**31 - 1, growth_interval=growth_interval)  # the count is an int32
 
 
 def count(finite, s):
@@ -155,7 +155,7 @@ def apply_if_finite(tx: optax.GradientTransformation, max_consecutive_errors: in
         Array([-0.], dtype=float32)
     """
     name = "apply_if_finite"
-    checks.whole(name, at_least=0, max_consecutive_errors=max_consecutive_errors)
+    checks.whole(name, at_least=0, at_most=2**31 - 1, max_consecutive_errors=max_consecutive_errors)
     tx = optax.with_extra_args_support(tx)
 
     def init(params):

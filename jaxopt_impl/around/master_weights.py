@@ -14,7 +14,7 @@ from .. import numerics as nx
 from .widening import gradients, is_none, is_wide, named_leaves, stepped, widened
 
 
-class State(NamedTuple):
+class MasterWeightsState(NamedTuple):
     inner_state: Any
     master: Any  # [*p] float32 for each half parameter, None for the others
 
@@ -37,9 +37,9 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         the inner optimizer keeps of them, are float32. Gradients are in the parameter's dtype or float32; updates of halves float32.
     Raises: ValueError where `update` is not given the parameters; TypeError where a leaf is not floating point, or the gradient of a half
         neither one nor float32.
-    Exactness: bit-equal to `torch_ref.MasterWeights`. The parameter is the rounded master, but for three cases that no update added to it
-        can reach: it shrinks 2^15-fold or more in one step (float16: 2^12), so that q − θ is not exact; it comes back from infinity, and is
-        NaN; its zero is +0 where the master's is −0. The master is right in all of them. Run on CPU; GPU and TPU not run.
+    Exactness: bit-equal to `torch_ref.MasterWeights`. The parameter is the rounded master, but where no update that is added can
+        make it: it shrinks more than 2^16-fold in one step (float16: 2^13), and q − θ is not exact; it comes back from infinity, and
+        is NaN; its zero is +0 where the master's is −0. The master is right in each case. Run on CPU; GPU and TPU not run.
     Differs from: `accumulator_dtype="float32"`, which keeps the state in float32 but rounds the parameter at each step, and so loses
         what is less than half a unit in its last place.
     Source: Micikevicius et al. 2018 (arXiv 1710.03740), section 3.1.
@@ -59,7 +59,7 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         for path, leaf in named_leaves(params):
             leaf_checks.floating(name, path, jnp.result_type(leaf).name)
         wide = widened(params, nx.HALVES)
-        return State(tx.init(wide), jax.tree.map(lambda w, p: w if is_wide(p, nx.HALVES) else None, wide, params))
+        return MasterWeightsState(tx.init(wide), jax.tree.map(lambda w, p: w if is_wide(p, nx.HALVES) else None, wide, params))
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         wide = gradients(name, updates, params, nx.HALVES)
@@ -67,7 +67,7 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         updates, inner_state = tx.update(wide, state.inner_state, masters, **extra_args)
         after = jax.tree.map(_after, updates, params, state.master, is_leaf=is_none)
         updates, masters = (jax.tree.map(lambda _, pair, i=i: pair[i], params, after, is_leaf=is_none) for i in range(2))
-        return updates, State(inner_state, masters)
+        return updates, MasterWeightsState(inner_state, masters)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -53,7 +53,7 @@ def recipe(
     Shapes, Dtypes: as those of the parts.
     Raises: ValueError and TypeError as the parts do, in their names.
     Exactness: bit-equal to `torch_ref.Recipe` in all four dtypes. Run on CPU; GPU and TPU not run.
-    Differs from: the same chain of optax's parts, as its parts do; docs/around.md measures it.
+    Differs from: the same chain of optax's parts, as its parts do; docs/around_differences.md measures it.
     Source: GPT-2 and GPT-3 (Brown et al. 2020, appendix B) for the clip, AdamW and the schedule.
     Example:
         >>> import jax.numpy as jnp

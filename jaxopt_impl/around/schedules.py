@@ -3,6 +3,12 @@
 Each is a closed form in float64, rounded once to float32; it is computed anew at each step, so that no error adds up. Where a value goes
 from a to b it is a·(what is left) + b·(what is done): both ends are exact, and nothing cancels. A schedule made here is a schedule of optax
 in JAX; in PyTorch `ScheduleLR` drives an optimizer by it, and `torch_ref.lr_scheduler` has the classes of torch.optim.
+
+Exactness: the same bits in both packages, called with a number or an array, in a jit, in the step. Run on CPU; on a GPU or TPU not run.
+    Of 10,000 counts each value is the float32 next to the formula's. Stock is near: optax's formulas with x64 and torch's closed forms are
+    within 1 ulp; optax's in float32 are not, where a value comes near 0. `optparity.around.schedules.distances` measures it.
+Raises: ValueError or TypeError where an argument is out of its range, not finite, or no number. A schedule of one's own that gives NaN is
+    refused where it is called outside of a jit, as `ScheduleLR` calls it; compiled, its NaN reaches the parameters.
 """
 
 from .. import numerics as nx
@@ -153,7 +159,7 @@ def cosine(init_value, steps, end_value=0.0, exponent=1.0, denominator="steps", 
             "steps - 1": T = steps − 1, so that the last of so many steps is done with end_value, as in torch's OneCycleLR and MMEngine.
         after: "hold": end_value from T on, as in optax. "rise": up again to init_value at 2T and so on, as in CosineAnnealingLR.
     Source: Loshchilov & Hutter 2017, equation 5; torch.optim.lr_scheduler.CosineAnnealingLR (its closed form; step by step it is a product
-        of ratios, which drifts), optax.cosine_decay_schedule (alpha = end_value / init_value).
+        of ratios), optax.cosine_decay_schedule (alpha = end_value / init_value).
     Example:
         >>> schedule = cosine(0.5, 100)
         >>> [float(schedule(count)) for count in (0, 50, 100)]

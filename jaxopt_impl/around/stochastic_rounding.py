@@ -23,7 +23,7 @@ from .widening import gradients, is_none, is_wide, named_leaves, stepped, widene
 DTYPES = ("bfloat16",)  # of the parameters that are rounded
 
 
-class State(NamedTuple):
+class StochasticRoundingState(NamedTuple):
     inner_state: Any
     rounding_key: Any  # [2] uint32
     rounding_step: Any  # [] int32: how many steps have drawn bits
@@ -82,7 +82,7 @@ def stochastic_rounding(tx: optax.GradientTransformation, seed: int, *, state: b
         inner_state = _mapped(lambda x, place: nx.finish(nx.wrap(x, "float32"), "bfloat16"), inner_state, places(params))
         step = counter(params)
         key = step.astype(jnp.uint32) + np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)  # so that it lies where the counter does
-        return State(inner_state, key, step)
+        return StochasticRoundingState(inner_state, key, step)
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         wide = gradients(name, updates, params, DTYPES)
@@ -101,7 +101,7 @@ def stochastic_rounding(tx: optax.GradientTransformation, seed: int, *, state: b
             *(updates, params, numbers),
             is_leaf=is_none,
         )
-        return updates, State(inner_state, state.rounding_key, t)
+        return updates, StochasticRoundingState(inner_state, state.rounding_key, t)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

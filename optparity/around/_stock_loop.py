@@ -13,14 +13,26 @@ from .piece import named
 class StockLoop:
     """clip_grad_norm_, AdamW with two groups, LinearLR and then CosineAnnealingLR, gradients added up in `grad`."""
 
-    def __init__(self, params: list, learning_rate: float, decay_steps: int, warmup_steps: int, every: int, max_norm: float, adamw: dict):
-        groups = [
-            {"params": [p for name, p in named(params).items() if is_matrix(name) == label], "weight_decay": decay}
-            for label, decay in ((True, adamw.get("weight_decay", 0.1)), (False, 0.0))
-        ]
-        rest: dict[str, Any] = {"betas": (adamw.get("b1", 0.9), adamw.get("b2", 0.95)), "eps": adamw.get("eps", 1e-8)}
-        self.optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, **rest)
-        parts: list = [lr_scheduler.CosineAnnealingLR(self.optimizer, decay_steps)]
+    def __init__(
+        self,
+        params: list,
+        *,
+        learning_rate: float,
+        decay_steps: int,
+        warmup_steps: int = 0,
+        end_value: float = 0.0,
+        every: int = 1,
+        ema_decay: float,
+        max_norm: float = 1.0,
+        b1: float = 0.9,
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+    ):
+        del ema_decay  # an average moves no parameter
+        of_label = {label: [p for name, p in named(params).items() if is_matrix(name) == label] for label in (True, False)}
+        groups = [{"params": own, "weight_decay": weight_decay * label} for label, own in of_label.items() if own]
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(b1, 0.95), eps=eps)
+        parts: list[Any] = [lr_scheduler.CosineAnnealingLR(self.optimizer, decay_steps, end_value)]
         if warmup_steps:
             parts = [lr_scheduler.LambdaLR(self.optimizer, lambda t: t / warmup_steps), *parts]
         self.scheduler = lr_scheduler.SequentialLR(self.optimizer, parts, [warmup_steps] if warmup_steps else [])

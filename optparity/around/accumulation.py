@@ -3,10 +3,8 @@
 from typing import Any
 
 import optax
-import torch
 
 import jaxopt_impl
-import torch_ref
 
 from ..registry import Refused
 from .driven import Driven
@@ -24,6 +22,8 @@ def _jax(accumulator_dtype=None, **arguments):
 
 
 def _torch(accumulator_dtype=None, **arguments):
+    import torch_ref
+
     def make(params):
         optimizer = torch_ref.SGD(params, lr=0.1, **SGD, accumulator_dtype=accumulator_dtype)
         accumulator = torch_ref.Accumulator(optimizer, accumulator_dtype=accumulator_dtype, **arguments)
@@ -32,7 +32,7 @@ def _torch(accumulator_dtype=None, **arguments):
     return make
 
 
-def _kept(accumulator: torch_ref.Accumulator) -> dict[str, Any]:
+def _kept(accumulator: Any) -> dict[str, Any]:
     return {"microbatch": accumulator.microbatch, "skipped": accumulator.skipped, "gathered": accumulator.gathered}
 
 
@@ -45,6 +45,7 @@ def _stock_jax(every, form="torch", skip_nonfinite=False, accumulator_dtype="flo
 
 def _stock_torch(every, **arguments):
     """A loop over microbatches as it is written by hand."""
+    import torch
 
     def make(params):
         optimizer = torch.optim.SGD(params, lr=0.1, **SGD)
@@ -82,6 +83,7 @@ ACCUMULATE = Piece(
     },
     jax=_jax,
     torch=_torch,
+    state=("momentum_buffer", "microbatch", "skipped", "gathered"),
     stock_jax=_stock_jax,
     stock_torch=_stock_torch,
     refused=(

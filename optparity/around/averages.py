@@ -1,69 +1,65 @@
 """Averages of parameters, each after momentum SGD."""
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from torch import nn
 
 import jaxopt_impl
-import torch_ref
 
 from ..registry import Refused
+from .driven import Driven
 from .piece import Piece
 
 _NAN = float("nan")
 _MOMENTUM: Any = 0.9
 
 
-class Averaging:
-    """A torch optimizer and the average that is updated after its steps.
-
-    Attributes:
-        state: of each parameter: its average, and how many were averaged.
-    """
-
-    def __init__(self, params: list, average: Callable[..., Any], field: str = "average", start: int = 0, every: int = 1):
-        self.optimizer = torch_ref.SGD(params, lr=0.1, momentum=_MOMENTUM)
-        self.model = nn.ParameterList(params)
-        self.average = average(self.model)
-        self.field, self.start, self.every, self.steps = field, start, every, 0
-
-    @property
-    def state(self) -> dict:
-        own = {
-            p: {self.field: a, "n_averaged": self.average.n_averaged} for p, a in zip(self.model, self.average.parameters(), strict=True)
-        }
-        return {p: {**self.optimizer.state.get(p, {}), **own[p]} for p in own}
-
-    def step(self) -> None:
-        self.optimizer.step()
-        if self.steps >= self.start and (self.steps - self.start) % self.every == 0:
-            self.average.update_parameters(self.model)
-        self.steps += 1
-
-
 def _jax_ema(**arguments: Any) -> optax.GradientTransformation:
     return optax.chain(jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), jaxopt_impl.params_ema(**arguments))
 
 
-def _torch_ema(
-    *, start: int = 0, every: int = 1, decay: float = 0.999, form: str = "torch", **arguments: Any
-) -> Callable[[list], Averaging]:
-    def of(model: nn.Module) -> torch_ref.AveragedModel:
-        return torch_ref.AveragedModel(model, decay=decay, form=form, **arguments)
+def _torch_ema(*, start: int = 0, every: int = 1, decay: float = 0.999, form: Any = "torch", **arguments: Any) -> Callable[[list], Driven]:
+    import torch_ref
 
-    return lambda params: Averaging(params, of, "average" if form == "torch" else "biased_average", start, every)
+    average = functools.partial(torch_ref.AveragedModel, decay=decay, form=form, **arguments)
+    return lambda params: _averaging(params, average, "average" if form == "torch" else "biased_average", start, every)
 
 
 def _jax_swa(**arguments: Any) -> optax.GradientTransformation:
     return optax.chain(jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), jaxopt_impl.params_swa(**arguments))
 
 
-def _torch_swa(*, start: int = 0, every: int = 1, **arguments: Any) -> Callable[[list], Averaging]:
-    return lambda params: Averaging(params, lambda model: torch_ref.AveragedModel(model, **arguments), start=start, every=every)
+def _torch_swa(*, start: int = 0, every: int = 1, **arguments: Any) -> Callable[[list], Driven]:
+    import torch_ref
+
+    return lambda params: _averaging(params, functools.partial(torch_ref.AveragedModel, **arguments), "average", start, every)
+
+
+def _averaging(params: list, average: Callable[..., Any], field: str, start: int, every: int) -> Driven:
+    """An optimizer, and the average that is updated after its steps where one is due."""
+    import torch
+
+    import torch_ref
+
+    optimizer, model = torch_ref.SGD(params, lr=0.1, momentum=_MOMENTUM), torch.nn.ParameterList(params)
+    steps = itertools.count()
+    averaged = average(model)
+
+    def step() -> None:
+        optimizer.step()
+        i = next(steps)
+        if i >= start and (i - start) % every == 0:
+            averaged.update_parameters(model)
+
+    def kept() -> dict[str, Any]:
+        return {field: dict(zip(params, averaged.module.parameters(), strict=True)), "n_averaged": averaged.n_averaged}
+
+    return Driven(optimizer, step, kept)
 
 
 class Averaged(NamedTuple):
@@ -119,12 +115,14 @@ PARAMS_EMA = Piece(
     },
     jax=_jax_ema,
     torch=_torch_ema,
+    state=("momentum_buffer", "average", "biased_average", "n_averaged"),
     stock_jax=_incremental,
     refused=(
         Refused({"decay": -0.1}, "Invalid decay value: -0.1 (params_ema: decay >= 0 and decay <= 1)"),
         Refused({"decay": 1.5}, "Invalid decay value: 1.5 (params_ema: decay >= 0 and decay <= 1)"),
         Refused({"decay": _NAN}, "Invalid decay value: nan (params_ema: decay >= 0 and decay <= 1)"),
         Refused({"decay": "0.9"}, "Invalid decay: '0.9' (params_ema: decay is a number)", TypeError),
+        Refused({"decay": 1.0, "form": "optax"}, "Invalid decay value: 1.0 (params_ema: decay >= 0 and decay < 1)"),
         Refused({"min_decay": 2.0}, "Invalid min_decay value: 2.0 (params_ema: min_decay >= 0 and min_decay <= 1)"),
         Refused({"form": "timm"}, "Invalid form: 'timm' (params_ema: form is one of 'torch', 'optax')"),
         Refused({"warmup_gamma": 0.0}, "Invalid warmup_gamma value: 0.0 (params_ema: warmup_gamma >= 1e-100)"),
@@ -148,6 +146,7 @@ PARAMS_SWA = Piece(
     },
     jax=_jax_swa,
     torch=_torch_swa,
+    state=("momentum_buffer", "average", "n_averaged"),
     refused=(
         Refused({"accumulator_dtype": "float64"}, "params_swa: accumulator_dtype float64 is not supported; float32 or None is needed."),
     ),

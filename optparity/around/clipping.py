@@ -88,6 +88,7 @@ CLIP_BY_GLOBAL_NORM = Piece(
     },
     jax=_clip_by_global_norm,
     torch=_clip_grad_norm_,
+    state=("momentum_buffer", "norm"),
     stock_jax=lambda max_norm, form="torch": _stock_jax(optax.clip_by_global_norm(max_norm)),
     stock_torch=_stock_clip_grad_norm_,
     refused=(
@@ -104,6 +105,7 @@ CLIP_BY_VALUE = Piece(
     rows={"default": {"max_delta": 0.5}, "small": {"max_delta": 1e-3}, "large": {"max_delta": 100.0}},
     jax=lambda max_delta: _jax(jaxopt_impl.clip_by_value(max_delta)),
     torch=_clip_grad_value_,
+    state=("momentum_buffer",),
     stock_jax=lambda max_delta: _stock_jax(optax.clip(max_delta)),
     stock_torch=_stock_clip_grad_value_,
     refused=(

@@ -1,9 +1,10 @@
 """What stands around a torch optimizer, as the comparison drives it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 class Driven:
@@ -15,11 +16,13 @@ class Driven:
         kept: by name what is kept beside the optimizer's state: a mapping from parameters to tensors, or a number of all parameters.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, step: Callable[[], Any], kept: Callable[[], Mapping[str, Any]] = dict):
+    def __init__(self, optimizer: "torch.optim.Optimizer", step: Callable[[], Any], kept: Callable[[], Mapping[str, Any]] = dict):
         self.optimizer, self.step, self.kept = optimizer, step, kept
 
     @property
-    def state(self) -> dict[torch.Tensor, dict[str, Any]]:
+    def state(self) -> "dict[torch.Tensor, dict[str, Any]]":
+        import torch
+
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         states = {p: dict(self.optimizer.state.get(p, {})) for p in parameters}
         for name, value in self.kept().items():

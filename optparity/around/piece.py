@@ -34,6 +34,7 @@ class Piece:
         stock_jax: the same of optax's parts (the nearest, where there is one).
         stock_torch: the same of torch's.
         refused: arguments that both sides refuse, and what they say.
+        sampled: the rows that `make test` runs, where all of them would take long.
         dtypes: what leaves it is about.
         except_in: context -> why parity has no meaning there.
         differs: why stock torch and stock optax end elsewhere, in a line.
@@ -47,6 +48,7 @@ class Piece:
     stock_jax: Callable[..., optax.GradientTransformation | None] | None = None
     stock_torch: Callable[..., Callable[[list], Any] | None] | None = None
     refused: tuple[Refused, ...] = ()
+    sampled: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] = DTYPES
     except_in: Mapping[str, str] = field(default_factory=dict)
     differs: str = ""

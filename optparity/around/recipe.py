@@ -13,6 +13,17 @@ from .piece import Piece, named
 ARGUMENTS = {"learning_rate": 0.01, "decay_steps": 40, "warmup_steps": 5, "ema_decay": 0.9}
 
 
+class Shown:
+    """A `torch_ref.Recipe` whose numbers stand in the state of each parameter."""
+
+    def __init__(self, recipe: Any):
+        self.recipe, self.step = recipe, recipe.step
+
+    @property
+    def state(self) -> dict[Any, dict[str, Any]]:
+        return {p: own | self.recipe.numbers for p, own in self.recipe.state.items()}
+
+
 def _torch(**arguments: Any) -> Callable[[list], Any]:
     import torch
 
@@ -20,26 +31,27 @@ def _torch(**arguments: Any) -> Callable[[list], Any]:
 
     def made(params: list) -> Any:
         dtype = "float64" if params[0].dtype == torch.float64 else "float32"
-        return torch_ref.Recipe(torch.nn.ParameterDict(named(params)), **arguments, dtype=dtype)
+        return Shown(torch_ref.Recipe(torch.nn.ParameterDict(named(params)), **arguments, dtype=dtype))
 
     return made
 
 
-def _stock_jax(*, learning_rate, decay_steps, warmup_steps=0, every=1, ema_decay, max_norm=1.0, **adamw: Any) -> Any:
+def _stock_jax(
+    *, learning_rate, decay_steps, warmup_steps=0, end_value=0.0, every=1, ema_decay, max_norm=1.0, **adamw: Any
+) -> optax.GradientTransformation:
     """The same chain of optax's parts; its average is left out, which moves no parameter."""
     del ema_decay
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, warmup_steps + decay_steps)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, warmup_steps + decay_steps, end_value)
     mask = jaxopt_impl.by_path(jaxopt_impl.is_matrix)
-    rest = {"b2": 0.95, "weight_decay": 0.1, **adamw}
-    return optax.MultiSteps(optax.chain(optax.clip_by_global_norm(max_norm), optax.adamw(schedule, mask=mask, **rest)), every)
+    step = optax.adamw(schedule, mask=mask, **{"b2": 0.95, "weight_decay": 0.1, **adamw})
+    return optax.MultiSteps(optax.chain(optax.clip_by_global_norm(max_norm), step), every).gradient_transformation()
 
 
-def _stock_torch(*, learning_rate, decay_steps, warmup_steps=0, every=1, ema_decay, max_norm=1.0, **adamw: Any) -> Callable[[list], Any]:
+def _stock_torch(**arguments: Any) -> Callable[[list], Any]:
     """The same loop over torch's parts: each loss divided by the number of microbatches."""
-    del ema_decay
     from ._stock_loop import StockLoop
 
-    return lambda params: StockLoop(params, learning_rate, decay_steps, warmup_steps, every, max_norm, adamw)
+    return lambda params: StockLoop(params, **arguments)
 
 
 RECIPE = Piece(
@@ -51,7 +63,7 @@ RECIPE = Piece(
     },
     jax=jaxopt_impl.recipe,
     torch=_torch,
-    state=("gathered", "norm", "exp_avg", "exp_avg_sq", "average"),
+    state=("gathered", "microbatch", "skipped", "norm", "exp_avg", "exp_avg_sq", "average", "n_averaged"),
     stock_jax=_stock_jax,
     stock_torch=_stock_torch,
     refused=(

@@ -25,15 +25,15 @@ class Form:
     Attributes:
         arguments: of the function in `schedules`; of `warm_up`, the name and the arguments of what follows it as `then`.
         scheduler: the class of torch.optim.lr_scheduler, made of an optimizer and a module, ours or torch's. None: `ScheduleLR`.
-        in_torch: whether torch.optim has that class.
-        optax: the schedule of optax.
+        only_ours: whether torch.optim has no such class.
+        in_optax: the schedule of optax.
         cycled: arguments of `one_cycle_momentum`, for what is cycled against the learning rate.
         optimizer: whose learning rate it is.
     """
 
     arguments: Mapping[str, Any]
     scheduler: Callable[[Any, Any], Any] | None = None
-    in_torch: bool = True
+    only_ours: bool = False
     in_optax: Callable[[], optax.Schedule] | None = None
     cycled: Mapping[str, Any] | None = None
     optimizer: str = "sgd"
@@ -186,10 +186,13 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
             "whole": Form(
                 arguments={"init_value": lr, "timescale": warm},
                 scheduler=lambda optimizer, lrs: lrs.InverseSqrtLR(optimizer, warm),
-                in_torch=False,
+                only_ours=True,
             ),
         },
     }
+
+
+FORMS = forms(n=20, cycle=240)  # of the table: over the first of 200 steps
 
 
 def schedule(package: Any, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -208,10 +211,15 @@ class Shown(NamedTuple):
     cycled: jax.Array
 
 
-def _transform(name: str, form: Form) -> optax.GradientTransformation:
+def _form(name: str, arguments: Mapping[str, Any]) -> Form:
+    """What the table has with these arguments."""
+    return next((form for form in FORMS[name].values() if form.arguments == arguments), Form(arguments=arguments))
+
+
+def _transform(name: str, **arguments: Any) -> optax.GradientTransformation:
     """An optimizer with this learning rate, which its state shows."""
-    lr = schedule(jaxopt_impl, name, form.arguments)
-    cycled = jaxopt_impl.schedules.one_cycle_momentum(**form.cycled) if form.cycled else jaxopt_impl.schedules.constant(0.9)
+    form, lr = _form(name, arguments), schedule(jaxopt_impl, name, arguments)
+    cycled: Any = jaxopt_impl.schedules.one_cycle_momentum(**form.cycled) if form.cycled else jaxopt_impl.schedules.constant(0.9)
     tx = jaxopt_impl.adamw(lr, b1=cycled) if form.optimizer == "adamw" else jaxopt_impl.sgd(lr, momentum=cycled)
 
     def init(params):
@@ -247,8 +255,9 @@ class _Scheduled:
             self.scheduler.step()
 
 
-def _scheduled(name: str, form: Form) -> Callable[[list], _Scheduled]:
+def _scheduled(name: str, **arguments: Any) -> Callable[[list], _Scheduled]:
     """The torch side, with our scheduler."""
+    form = _form(name, arguments)
 
     def make(params):
         import torch
@@ -256,31 +265,37 @@ def _scheduled(name: str, form: Form) -> Callable[[list], _Scheduled]:
         import torch_ref
 
         dtype = "float64" if params[0].dtype == torch.float64 else "float32"
-        momentum = 0.9 if dtype == "float64" else float(np.float32(0.9))  # as a schedule's value has it
+        momentum: Any = 0.9 if dtype == "float64" else float(np.float32(0.9))  # as a schedule's value has it
         if form.optimizer == "adamw":
             optimizer = torch_ref.AdamW(params, lr=LEARNING_RATE, betas=(momentum, 0.999))
         else:
             optimizer = torch_ref.SGD(params, lr=LEARNING_RATE, momentum=momentum)
         if form.scheduler:
             return _Scheduled(params, dtype, optimizer, form.scheduler(optimizer, _classes(dtype)))
-        return _Scheduled(params, dtype, optimizer, torch_ref.ScheduleLR(optimizer, schedule(torch_ref, name, form.arguments), dtype))
+        return _Scheduled(params, dtype, optimizer, torch_ref.ScheduleLR(optimizer, schedule(torch_ref, name, arguments), dtype))
 
     return make
 
 
-def _stock_transform(form: Form) -> optax.GradientTransformation | None:
-    return optax.sgd(form.in_optax(), momentum=0.9) if form.in_optax and form.optimizer == "sgd" else None
+def _stock_transform(name: str, **arguments: Any) -> optax.GradientTransformation | None:
+    form = _form(name, arguments)
+    return optax.sgd(form.in_optax(), momentum=0.9) if form.in_optax and not form.cycled else None
 
 
-def _stock_scheduled(form: Form) -> Callable[[list], _Scheduled] | None:
+def _stock_scheduled(name: str, **arguments: Any) -> Callable[[list], _Scheduled] | None:
+    form = _form(name, arguments)
+
     def make(params):
         import torch
 
-        optimizer = torch.optim.SGD(params, lr=LEARNING_RATE, momentum=0.9)
+        if form.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(params, lr=LEARNING_RATE)
+        else:
+            optimizer = torch.optim.SGD(params, lr=LEARNING_RATE, momentum=0.9)
         assert form.scheduler
         return _Scheduled(params, "float32", optimizer, form.scheduler(optimizer, torch.optim.lr_scheduler))
 
-    return make if form.scheduler and form.in_torch and form.optimizer == "sgd" else None
+    return make if form.scheduler and not form.only_ours else None
 
 
 def _classes(dtype: str) -> SimpleNamespace:
@@ -329,7 +344,7 @@ def of_torch(form: Form, steps: int) -> np.ndarray | None:
     """torch.optim's own values, each made of the last one."""
     import torch
 
-    if form.scheduler is None or not form.in_torch:
+    if form.scheduler is None or form.only_ours:
         return None
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=LEARNING_RATE, momentum=0.9)
     scheduler, values = form.scheduler(optimizer, torch.optim.lr_scheduler), []
@@ -340,77 +355,69 @@ def of_torch(form: Form, steps: int) -> np.ndarray | None:
     return np.array(values, np.float32)
 
 
-def _refused(message: str, error: type[Exception] = ValueError, **arguments) -> Refused:
-    return Refused({"form": Form(arguments=arguments)}, message, error)
+def _refused(name: str, message: str, error: type[Exception] = ValueError, **arguments: Any) -> Refused:
+    return Refused({"name": name, **arguments}, message, error)
 
 
 _NAN = float("nan")
-REFUSED: dict[str, tuple[Refused, ...]] = {
-    "constant": (
-        _refused("Invalid value value: nan (constant: value >= 0)", value=_NAN),
-        _refused("Invalid value value: -0.1 (constant: value >= 0)", value=-0.1),
-        _refused("Invalid steps value: -1 (constant: steps >= 0)", value=0.1, steps=-1),
+_REFUSED = (
+    _refused("constant", "Invalid value value: nan (constant: value >= 0)", value=_NAN),
+    _refused("constant", "Invalid value value: -0.1 (constant: value >= 0)", value=-0.1),
+    _refused("constant", "Invalid steps value: -1 (constant: steps >= 0)", value=0.1, steps=-1),
+    _refused("step", "Invalid step_size value: 0 (step: step_size >= 1)", init_value=0.1, step_size=0),
+    _refused("step", "Invalid step_size: 1.5 (step: step_size is a whole number)", TypeError, init_value=0.1, step_size=1.5),
+    _refused("step", "Invalid gamma value: nan (step: gamma >= 0)", init_value=0.1, step_size=1, gamma=_NAN),
+    _refused("multi_step", "Invalid milestone value: -1 (multi_step: milestone >= 0)", init_value=0.1, milestones=[3, -1]),
+    _refused("multi_step", "Invalid init_value value: inf (multi_step: init_value is finite)", init_value=float("inf"), milestones=[]),
+    _refused("exponential", "Invalid gamma value: 0.0 (exponential: gamma > 0)", init_value=0.1, gamma=0.0),
+    _refused(
+        "exponential",
+        "Invalid transition_steps value: 0 (exponential: transition_steps >= 1)",
+        init_value=0.1,
+        gamma=0.5,
+        transition_steps=0,
     ),
-    "step": (
-        _refused("Invalid step_size value: 0 (step: step_size >= 1)", init_value=0.1, step_size=0),
-        _refused("Invalid step_size: 1.5 (step: step_size is a whole number)", TypeError, init_value=0.1, step_size=1.5),
-        _refused("Invalid gamma value: nan (step: gamma >= 0)", init_value=0.1, step_size=1, gamma=_NAN),
+    _refused("exponential", "Invalid end_value value: nan (exponential: end_value >= 0)", init_value=0.1, gamma=0.5, end_value=_NAN),
+    _refused("exponential", "Invalid begin value: -1 (exponential: begin >= 0)", init_value=0.1, gamma=0.5, begin=-1),
+    _refused("linear", "Invalid steps value: 0 (linear: steps >= 1)", init_value=0.1, end_value=0.0, steps=0),
+    _refused("linear", "Invalid end_value value: -0.1 (linear: end_value >= 0)", init_value=0.1, end_value=-0.1, steps=5),
+    _refused("polynomial", "Invalid power value: -1.0 (polynomial: power >= 0)", init_value=0.1, steps=5, power=-1.0),
+    _refused("polynomial", "Invalid steps: True (polynomial: steps is a whole number)", TypeError, init_value=0.1, steps=True),
+    _refused("cosine", "Invalid steps value: 0 (cosine: steps >= 1)", init_value=0.1, steps=0),
+    _refused("cosine", "Invalid steps value: 1 (cosine: steps >= 2)", init_value=0.1, steps=1, denominator="steps - 1"),
+    _refused(
+        "cosine", "Invalid denominator: 'T' (cosine: denominator is one of 'steps', 'steps - 1')", init_value=0.1, steps=5, denominator="T"
     ),
-    "multi_step": (
-        _refused("Invalid milestone value: -1 (multi_step: milestone >= 0)", init_value=0.1, milestones=[3, -1]),
-        _refused("Invalid init_value value: inf (multi_step: init_value is finite)", init_value=float("inf"), milestones=[]),
+    _refused("cosine", "Invalid after: 'stop' (cosine: after is one of 'hold', 'rise')", init_value=0.1, steps=5, after="stop"),
+    _refused("cosine", "Invalid init_value: '0.1' (cosine: init_value is a number)", TypeError, init_value="0.1", steps=5),
+    _refused("warm_up", "Invalid steps value: 0 (warm_up: steps >= 1)", then=("constant", {"value": 0.1}), steps=0),
+    _refused("warm_up", "Invalid schedule: 0.1 (warm_up: schedule is one that this module makes)", TypeError, schedule=0.1, steps=5),
+    _refused("one_cycle", "Invalid peak_value value: nan (one_cycle: peak_value >= 0)", peak_value=_NAN, steps=100),
+    _refused("one_cycle", "Invalid div_factor value: 0 (one_cycle: div_factor > 0)", peak_value=0.1, steps=100, div_factor=0),
+    _refused(
+        "one_cycle", "Invalid pct_start value: 1.5 (one_cycle: pct_start >= 0 and pct_start <= 1)", peak_value=0.1, steps=100, pct_start=1.5
     ),
-    "exponential": (
-        _refused("Invalid gamma value: 0.0 (exponential: gamma > 0)", init_value=0.1, gamma=0.0),
-        _refused("Invalid transition_steps value: 0 (exponential: transition_steps >= 1)", init_value=0.1, gamma=0.5, transition_steps=0),
-        _refused("Invalid end_value value: nan (exponential: end_value >= 0)", init_value=0.1, gamma=0.5, end_value=_NAN),
-        _refused("Invalid begin value: -1 (exponential: begin >= 0)", init_value=0.1, gamma=0.5, begin=-1),
+    _refused(
+        "one_cycle",
+        "Invalid steps value: 3 (one_cycle: each phase takes some of the steps; they would end at -0.25, 2)",
+        **{"peak_value": 0.1, "steps": 3, "pct_start": 0.25},
     ),
-    "linear": (
-        _refused("Invalid steps value: 0 (linear: steps >= 1)", init_value=0.1, end_value=0.0, steps=0),
-        _refused("Invalid end_value value: -0.1 (linear: end_value >= 0)", init_value=0.1, end_value=-0.1, steps=5),
-    ),
-    "polynomial": (
-        _refused("Invalid power value: -1.0 (polynomial: power >= 0)", init_value=0.1, steps=5, power=-1.0),
-        _refused("Invalid steps: True (polynomial: steps is a whole number)", TypeError, init_value=0.1, steps=True),
-    ),
-    "cosine": (
-        _refused("Invalid steps value: 0 (cosine: steps >= 1)", init_value=0.1, steps=0),
-        _refused("Invalid steps value: 1 (cosine: steps >= 2)", init_value=0.1, steps=1, denominator="steps - 1"),
-        _refused("Invalid denominator: 'T' (cosine: denominator is one of 'steps', 'steps - 1')", init_value=0.1, steps=5, denominator="T"),
-        _refused("Invalid after: 'stop' (cosine: after is one of 'hold', 'rise')", init_value=0.1, steps=5, after="stop"),
-        _refused("Invalid init_value: '0.1' (cosine: init_value is a number)", TypeError, init_value="0.1", steps=5),
-    ),
-    "warm_up": (
-        _refused("Invalid steps value: 0 (warm_up: steps >= 1)", then=("constant", {"value": 0.1}), steps=0),
-        _refused("Invalid schedule: 0.1 (warm_up: schedule is one that this module makes)", TypeError, schedule=0.1, steps=5),
-    ),
-    "one_cycle": (
-        _refused("Invalid peak_value value: nan (one_cycle: peak_value >= 0)", peak_value=_NAN, steps=100),
-        _refused("Invalid div_factor value: 0 (one_cycle: div_factor > 0)", peak_value=0.1, steps=100, div_factor=0),
-        _refused("Invalid pct_start value: 1.5 (one_cycle: pct_start >= 0 and pct_start <= 1)", peak_value=0.1, steps=100, pct_start=1.5),
-        _refused(
-            "Invalid steps value: 3 (one_cycle: each phase takes some of the steps; they would end at -0.25, 2)",
-            **{"peak_value": 0.1, "steps": 3, "pct_start": 0.25},
-        ),
-        _refused("Invalid form: 'jax' (one_cycle: form is one of 'torch', 'optax')", peak_value=0.1, steps=100, form="jax"),
-        _refused("Invalid anneal: 'sin' (phases: anneal is one of 'cos', 'linear')", peak_value=0.1, steps=100, anneal="sin"),
-    ),
-    "inverse_sqrt": (_refused("Invalid timescale value: 0 (inverse_sqrt: timescale > 0)", init_value=0.1, timescale=0),),
-}
-
-_DIFFERS = "torch.optim multiplies the last learning rate by a ratio, in float64; optax computes in float32, with XLA's functions"
-
-PIECES: tuple[Piece, ...] = tuple(
-    Piece(
-        name=name,
-        rows={label: {"form": form} for label, form in of_name.items()},
-        jax=partial(_transform, name),
-        torch=partial(_scheduled, name),
-        stock_jax=_stock_transform,
-        stock_torch=_stock_scheduled,
-        refused=REFUSED[name],
-        differs=_DIFFERS,
-    )
-    for name, of_name in forms(n=20, cycle=240).items()
+    _refused("one_cycle", "Invalid form: 'jax' (one_cycle: form is one of 'torch', 'optax')", peak_value=0.1, steps=100, form="jax"),
+    _refused("one_cycle", "Invalid anneal: 'sin' (phases: anneal is one of 'cos', 'linear')", peak_value=0.1, steps=100, anneal="sin"),
+    _refused("inverse_sqrt", "Invalid timescale value: 0 (inverse_sqrt: timescale > 0)", init_value=0.1, timescale=0),
 )
+
+SCHEDULES = Piece(
+    name="schedules",
+    rows={f"{name}, {label}": {"name": name, **form.arguments} for name, of_name in FORMS.items() for label, form in of_name.items()},
+    jax=_transform,
+    torch=_scheduled,
+    state=("lr", "cycled", "momentum_buffer", "exp_avg", "exp_avg_sq"),
+    stock_jax=_stock_transform,
+    stock_torch=_stock_scheduled,
+    refused=_REFUSED,
+    sampled=("warm_up, from a quarter", "one_cycle, three phases, with Adam's b1", "polynomial, real power"),
+    differs="optax: learning rates in float32, by XLA's functions; torch: in float64, not rounded to float32",
+)
+
+PIECES = (SCHEDULES,)

@@ -33,6 +33,7 @@ MU_DTYPE = Piece(
     },
     jax=_in_jax,
     torch=_in_torch,
+    state=("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
     refused=tuple(
         Refused(
             {"optimizer": optimizer, "learning_rate": 0.1, "mu_dtype": dtype},
@@ -81,6 +82,7 @@ MASTER_WEIGHTS = Piece(
     },
     jax=_masters_in_jax,
     torch=_masters_in_torch,
+    state=("momentum_buffer", "exp_avg", "exp_avg_sq", "master"),
     dtypes=HALVES,
     differs="Neither optax nor torch.optim has it.",
 )
@@ -116,6 +118,7 @@ STOCHASTIC_ROUNDING = Piece(
     },
     jax=_rounding_in_jax,
     torch=_rounding_in_torch,
+    state=("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "grad_avg", "rounding_step"),
     refused=(
         _refused_seed(-1, f"Invalid seed value: -1 (stochastic_rounding: seed >= 0 and seed <= {2**64 - 1})"),
         _refused_seed(2**64, f"Invalid seed value: {2**64} (stochastic_rounding: seed >= 0 and seed <= {2**64 - 1})"),

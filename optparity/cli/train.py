@@ -1,15 +1,19 @@
 """`optparity train`."""
 
+import inspect
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import jaxopt_impl
+
+from ..registry import OPTIMIZERS
 from ..training.tasks import TASKS
 from ._console import console, need, progress, refusing, table
 from ._errors import INTERRUPTED, BadInputError, importing
-from ._options import ArgumentOption, Optimizer, OptimizerOption, arguments_of, assignments
+from ._options import ArgumentOption, Optimizer, arguments_of, assignments
 
 if TYPE_CHECKING:  # it needs flax and orbax, --help does not
     from ..training.run import Training
@@ -25,12 +29,19 @@ WhoseGradients = Annotated[Gradients | None, typer.Option(help="With both: PyTor
 Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A size of the model, as n_layer=4. May be repeated.")
 ]
+OptimizerOption = Annotated[Optimizer | None, typer.Option("--optimizer", metavar="NAME", help=f"{', '.join(OPTIMIZERS)}. Default: adam.")]
 LearningRate = Annotated[float | None, typer.Option("--learning-rate", "--lr", help="Default: the documented one.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples per step.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps in all, those before --resume included.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the parameters and of the order of examples.")]
 EvalEvery = Annotated[int, typer.Option(min=1, help="Steps between evaluations on what is held out.")]
 CheckpointEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints; the last step is saved as well.")]
+RecipeFlag = Annotated[
+    bool,
+    typer.Option(
+        "--recipe", help="AdamW with everything around it: accumulation, clip, decay mask, warm-up and cosine, average. --option every=2."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint of the folder.")]
 
 
@@ -39,8 +50,9 @@ def train(
     out: Out = None,
     framework: InFramework = Framework("both"),
     gradients: WhoseGradients = None,
-    optimizer: OptimizerOption = Optimizer("adam"),
+    optimizer: OptimizerOption = None,
     option: ArgumentOption = None,
+    recipe: RecipeFlag = False,
     setting: Setting = None,
     learning_rate: LearningRate = None,
     batch_size: BatchSize = None,
@@ -60,19 +72,31 @@ def train(
         from ..training.run import Run
     if gradients == "shared" and framework != "both":
         raise BadInputError("--gradients shared: PyTorch's gradients need --framework both.")
+    if recipe and optimizer:
+        raise BadInputError(f"--recipe has its own optimizer, AdamW; got --optimizer {optimizer}.")
+    optimizer = optimizer or Optimizer("adam")
     run = Run(
         task=str(task),
         settings=assignments("--set", setting, TASKS[task].settings),
         framework=str(framework),
         gradients=str(gradients or "shared") if framework == "both" else "own",
-        optimizer=str(optimizer),
-        options=arguments_of(optimizer, option),
+        optimizer="recipe" if recipe else str(optimizer),
+        options=_recipe_options(task, option) if recipe else arguments_of(optimizer, option),
         learning_rate=learning_rate,
         batch_size=batch_size,
         seed=seed,
     )
-    training = _begin(run, out or Path("out/train") / f"{task}-{optimizer}", resume)
+    training = _begin(run, out or Path("out/train") / f"{task}-{run.optimizer}", resume)
     _go(training, steps or TASKS[task].steps, eval_every, checkpoint_every)
+
+
+def _recipe_options(task: Task, option: list[str] | None) -> dict[str, Any]:
+    """The arguments of the recipe; its cosine ends with the task's steps, where it is not told to end elsewhere."""
+    known = [name for name in inspect.signature(jaxopt_impl.recipe).parameters if name not in ("learning_rate", "decayed")]
+    options = assignments("--option", option, known)
+    every = options.get("every", 1)
+    steps = TASKS[task].steps // (every if type(every) is int and every > 0 else 1)  # else the recipe says what is wrong
+    return {"warmup_steps": steps // 20, "decay_steps": steps - steps // 20, **options}
 
 
 def _begin(run: Any, folder: Path, resume: bool) -> "Training":

@@ -7,6 +7,7 @@ What does not carry over is refused by name; nothing is dropped, and nothing is 
 only where tensors are made, in `to_torch_state_dict` and `weights_to_torch`.
 """
 
+from .averages import average_from_torch, average_to_torch
 from .flax_states import to_flax
 from .groups import Group, Leaf
 from .imported import Imported, from_torch
@@ -29,6 +30,8 @@ __all__ = [
     "Part",
     "Reshape",
     "Stacked",
+    "average_from_torch",
+    "average_to_torch",
     "describe",
     "from_optax",
     "from_torch",

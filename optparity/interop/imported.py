@@ -249,6 +249,8 @@ def _source(given: Any, optimizer: str | None) -> tuple[Mapping, str, str | None
         raise ValueError(f"from_torch: an optimizer of torch.optim or torch_ref is needed, one of {known}; got {package}'s {name}.")
     if optimizer not in (None, name):
         raise ValueError(f"from_torch: optimizer {optimizer!r} was given; got a {name}.")
+    if any(getattr(given, "own_dtypes", {}).values()):
+        raise ValueError(f"from_torch: {name} with mu_dtype does not carry over: its first moment has not the dtype of the rest.")
     return given.state_dict(), name, getattr(given, "accumulator_dtype", None)
 
 

@@ -48,7 +48,7 @@ def inside(who: str, state: Any) -> list[Part]:
 
 
 def _kind(node: Any) -> str | None:
-    """OURS of a state of `jaxopt_impl`, or a mapping of its fields; None of anything else."""
+    """OURS of the state of an optimizer of `jaxopt_impl`, or a mapping of its fields; None of anything else."""
     if hasattr(node, "_fields"):
         return OURS if type(node).__module__ in _kernels() else None
     names = set(children(node)) if isinstance(node, Mapping) else set()

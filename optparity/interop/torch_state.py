@@ -142,6 +142,8 @@ def _described(pair: Any) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"describe: unknown optimizer {name!r}; one of {', '.join(OPTIMIZERS)} is needed.")
     if "learning_rate" not in arguments:
         raise ValueError(f"describe: {name} has no learning_rate; a number is needed.")
+    if arguments.get("mu_dtype") is not None:
+        raise ValueError(f"describe: {name} with mu_dtype does not carry over: its first moment has not the dtype of the rest.")
     if callable(arguments["learning_rate"]):
         raise ValueError("describe: a torch group has a number as learning_rate; to_torch_state_dict takes the schedule.")
     return name, {**arguments, "learning_rate": as_number("describe", arguments["learning_rate"])}

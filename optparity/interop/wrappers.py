@@ -4,7 +4,8 @@ Read through are chain, named_chain, masked, partition (multi_transform), inject
 and loss_scale, a TrainState of Linen and an Optimizer of NNX; each as it is made, and as a checkpoint gives it back: dicts and lists, known
 by the names of their fields. Left behind is what says nothing of the steps to come: MultiSteps' `skip_state`, accumulate's `skipped`,
 apply_if_finite's `total_notfinite` and `last_finite`, ZeroNansState, and the wrappers' counts of steps once they are seen to agree; and a
-loss scale, which torch keeps in a GradScaler (`scaler_to_torch`). Whatever else stands there is refused, with its place: nothing is lost.
+loss scale, which torch keeps in a GradScaler (`scaler_to_torch`), and an average of the parameters, which it keeps in an AveragedModel
+(`average_to_torch`). Whatever else stands there is refused, with its place: nothing is lost.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,6 +195,11 @@ class _Walk:
         """Our loss_scale: its scale is no part of an optimizer's state."""
         yield from self.within(fields, here, "inner_state", clock=here.path)
 
+    def averaged(self, fields: Mapping, here: Part) -> Iterator[Part]:
+        """Our averages of the parameters: nothing is inside."""
+        del fields, here
+        yield from ()
+
     def if_finite(self, fields: Mapping, here: Part) -> Iterator[Part]:
         """apply_if_finite: it may not be counting towards the update that it lets through."""
         count = self.number(COUNT, fields, here, "notfinite_count", "notfinite_count").fields["notfinite_count"]
@@ -237,6 +243,7 @@ _WRAPPERS = {
     ),
     "AccumulateState": _Wrapper(_fields("microbatch", "skipped", "gathered"), _fields("inner_state"), _Walk.accumulated),
     "LossScaleState": _Wrapper(_fields("scale", "growth_tracker"), _fields("inner_state"), _Walk.scaled),
+    "AverageState": _Wrapper(_fields("n_averaged"), _fields("average", "biased_average", "n_steps"), _Walk.averaged),
     "ApplyIfFiniteState": _Wrapper(_fields("notfinite_count", "last_finite", "total_notfinite"), _fields("inner_state"), _Walk.if_finite),
     "MaskedState": _Wrapper(_fields("inner_state"), _fields(), _Walk.masked),
     "PartitionState": _Wrapper(_fields("inner_states"), _fields(), _Walk.partition),

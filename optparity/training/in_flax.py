@@ -1,6 +1,6 @@
 """A training run's JAX side: an `nnx.Module` and an `nnx.Optimizer`.  Mirror: in_torch.py"""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -70,13 +70,24 @@ class Trainer:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Parameters and optimizer state, by field and parameter."""
-        params = {f"params.{name}": array for name, array in weights.from_flax(self.model).items()}
-        return {**params, **weights.names(nnx.to_pure_dict(nnx.state(self.optimizer))["opt_state"])}
+        params = weights.from_flax(self.model)
+        return {**{f"params.{name}": array for name, array in params.items()}, **dict(_by_field(self._state(), params))}
+
+    def _state(self) -> dict[str, np.ndarray]:
+        """The optimizer's state by dotted path."""
+        return weights.names(nnx.to_pure_dict(nnx.state(self.optimizer))["opt_state"])
 
     def save(self, folder: Path) -> None:
-        """Write jax/, an Orbax checkpoint: {"model": {name: array}, "optimizer": {"step": count, field: {name: array}}}."""
-        state = nnx.to_pure_dict(nnx.state(self.optimizer))["opt_state"]
-        optimizer = {field: weights.names(value) if isinstance(value, dict) else np.asarray(value) for field, value in state.items()}
+        """Write jax/, an Orbax checkpoint: {"model": {name: array}, "optimizer": {"step": count, field: {name: array}}}.
+
+        A recipe's state is deeper: {"optimizer": {"step": count, dotted path: array}}.
+        """
+        state = nnx.to_pure_dict(nnx.state(self.optimizer))
+        if "step" in state["opt_state"]:
+            fields = state["opt_state"].items()
+            optimizer = {field: weights.names(value) if isinstance(value, dict) else np.asarray(value) for field, value in fields}
+        else:
+            optimizer = {"step": np.asarray(state["step"]), **self._state()}
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save((folder / "jax").absolute(), {"model": weights.from_flax(self.model), "optimizer": optimizer})
 
@@ -84,8 +95,20 @@ class Trainer:
         with ocp.PyTreeCheckpointer() as checkpointer:
             saved = checkpointer.restore((folder / "jax").absolute())
         weights.into_flax(self.model, saved["model"])
-        optimizer = {field: weights.nested(value) if isinstance(value, dict) else value for field, value in saved["optimizer"].items()}
+        optimizer = saved["optimizer"]
+        if any("." in name for name in optimizer):
+            opt_state = weights.nested({path: array for path, array in optimizer.items() if path != "step"})
+        else:
+            opt_state = {field: weights.nested(value) if isinstance(value, dict) else value for field, value in optimizer.items()}
         state = nnx.state(self.optimizer)
-        tree = {"opt_state": optimizer, "step": np.asarray(optimizer["step"], np.uint32)}
+        tree = {"opt_state": opt_state, "step": np.asarray(optimizer["step"], np.uint32)}
         nnx.replace_by_pure_dict(state, jax.tree.map(jnp.array, tree))
         nnx.update(self.optimizer, state)
+
+
+def _by_field(state: Mapping[str, np.ndarray], names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Of each array the name that torch's side has for it: field and parameter, or the field alone of one that is of no parameter."""
+    for path, array in state.items():
+        name = next((name for name in names if path.endswith(f".{name}")), "")
+        field = path.removesuffix(f".{name}").rpartition(".")[2]
+        yield f"{field}.{name}".rstrip("."), array

@@ -25,7 +25,7 @@ class Trainer:
     Args:
         model, arguments: the name of a class in `models.in_torch`, and what it is made with.
         loss: the name of a function above.
-        optimizer: from parameters to a `torch.optim.Optimizer`.
+        optimizer: from the model to what steps its parameters: a `torch.optim.Optimizer`, or a `torch_ref.Recipe`.
         start: the parameters to begin with, by name.
     """
 
@@ -35,7 +35,7 @@ class Trainer:
         self.model = getattr(in_torch, model)(**arguments)
         weights.into_torch(self.model, start)
         self._loss = {"cross_entropy": cross_entropy, "mean_squared_error": mean_squared_error}[loss]
-        self.optimizer = optimizer(self.model.parameters())
+        self.optimizer = optimizer(self.model)
 
     def gradients(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, dict[str, np.ndarray]]:
         """The loss of a batch, and its gradient by parameter."""
@@ -73,7 +73,7 @@ class Trainer:
             for field, value in self.optimizer.state.get(p, {}).items():
                 if isinstance(value, torch.Tensor):
                     found[f"{field}.{name}"] = to_numpy(value)
-        return found
+        return {**found, **{field: to_numpy(value) for field, value in getattr(self.optimizer, "numbers", {}).items()}}
 
     def save(self, folder: Path) -> None:
         """Write torch.pt: {"model", "optimizer"}, both a `state_dict`."""

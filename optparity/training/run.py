@@ -15,6 +15,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from flax import nnx
 
+import jaxopt_impl
+
 from .._files import replacing
 from ..datasets import unigram_entropy
 from ..models import in_flax, weights
@@ -26,6 +28,7 @@ from .tasks import TASKS
 
 FRAMEWORKS = {"torch": ("torch",), "jax": ("jax",), "both": ("torch", "jax")}
 GRADIENTS = ("shared", "own")
+RECIPE = "recipe"  # in the place of an optimizer's name
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Run:
         settings: those of the task's that are not its defaults.
         framework: "torch", "jax", or "both".
         gradients: with both, whether each side computes its own, or PyTorch's are "shared".
-        optimizer: a key of `OPTIMIZERS`.
+        optimizer: a key of `OPTIMIZERS`, or "recipe": `jaxopt_impl.recipe`.
         options: its arguments but the learning rate, by JAX's names.
     """
 
@@ -108,7 +111,7 @@ class Training:
         self.task, self.folder = TASKS[run.task], folder
         self.log, self.checkpoints, self._about = folder / "log.csv", folder / "checkpoints", folder / "run.json"
         self.data, self.arguments = self.task.arguments(run.settings)
-        rate = OPTIMIZERS[run.optimizer].learning_rate(run.task) if run.learning_rate is None else run.learning_rate
+        rate = _learning_rate(run) if run.learning_rate is None else run.learning_rate
         self.batch_size = run.batch_size or self.task.batch_size
         self.run = replace(run, learning_rate=rate, batch_size=self.batch_size)
         if self.batch_size > len(self.data.inputs):
@@ -138,14 +141,14 @@ class Training:
         """The sides, which start at the same bits."""
         run, trainers = self.run, []
         options = {"learning_rate": run.learning_rate, **run.options}
-        entry = OPTIMIZERS[run.optimizer]
-        tx = entry.jax(**options)
+        entry = OPTIMIZERS.get(run.optimizer)
+        tx = entry.jax(**options) if entry else jaxopt_impl.recipe(**options)
         start = weights.from_flax(getattr(in_flax, self.task.model)(**self.arguments, rngs=nnx.Rngs(run.seed)))
         sides = FRAMEWORKS[run.framework]
         if "torch" in sides:
             from .in_torch import Trainer
 
-            optimizer = functools.partial(entry.torch, **entry.in_torch(options))
+            optimizer = functools.partial(_torch_optimizer, run.optimizer, options)
             trainers.append(Trainer(self.task.model, self.arguments, self.task.loss, optimizer, start))
         if "jax" in sides:
             from .in_flax import Trainer
@@ -253,6 +256,20 @@ class Training:
         return found
 
 
+def _learning_rate(run: Run) -> float:
+    """The documented one; of a recipe AdamW's, which it warms up to."""
+    return OPTIMIZERS["adamw" if run.optimizer == RECIPE else run.optimizer].learning_rate(run.task)
+
+
+def _torch_optimizer(name: str, options: Mapping[str, Any], model: Any) -> Any:
+    """What steps the parameters of a torch model."""
+    import torch_ref
+
+    if name == RECIPE:
+        return torch_ref.Recipe(model, **options)
+    return OPTIMIZERS[name].torch(model.parameters(), **OPTIMIZERS[name].in_torch(options))
+
+
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
@@ -283,8 +300,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _apart(got: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> tuple[int, int, float]:
     """How many elements differ, by how many ulp at most, and how far apart the parameters are: |θ − θ'| / |θ'|."""
-    # PyTorch counts steps for each parameter, or not at all.
-    missing = got.keys() ^ {name for name in expected if not name.startswith("step.")} ^ {"step"}
+    # PyTorch counts steps for each parameter, or not at all; and has no state before the first step, which a recipe's is not the first of.
+    begun = {name for name, array in got.items() if name in expected or array.any()}
+    missing = begun ^ {name for name in expected if not name.startswith("step.")} ^ (begun & {"step"})
     if missing:
         raise RuntimeError(f"train: {min(missing)} is on one side only.")
     differ, farthest, square, length = 0, 0, 0.0, 0.0

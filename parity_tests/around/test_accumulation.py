@@ -42,7 +42,7 @@ def oracle(leaves, form, wide):
 CASES = [(dtype, form, every, wide) for dtype in DTYPES for form in ("torch", "optax") for every in (1, 3, 4, 7) for wide in (False, True)]
 
 
-@pytest.mark.parametrize(("dtype", "form", "every", "wide"), sampled(CASES, lambda *case: CASES.index(case) % 5 == 1))
+@pytest.mark.parametrize(("dtype", "form", "every", "wide"), sampled(CASES, lambda *case: CASES.index(case) % 9 == 5))
 def test_the_mean_is_that_of_numpy_arithmetic(dtype, form, every, wide):
     given = microbatches(2 * every, dtype)
     tx = jaxopt_impl.accumulate(optax.identity(), every, form, accumulator_dtype="float32" if wide else None)
@@ -60,16 +60,16 @@ def test_the_mean_is_that_of_numpy_arithmetic(dtype, form, every, wide):
 def test_the_first_gradient_is_the_sum_itself():
     zero = jnp.asarray([-0.0, 0.0])
     tx = jaxopt_impl.accumulate(optax.identity(), 1)
-    assert np.signbit(tx.update(zero, tx.init(zero))[0]).tolist() == [True, False]
+    assert np.signbit(jax.jit(tx.update)(zero, tx.init(zero))[0]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(("every", "same"), [(4, True), (3, False)])
 def test_dividing_each_loss_gives_other_bits_unless_by_a_power_of_two(every, same):
     given = microbatches(every)
     tx = jaxopt_impl.accumulate(optax.identity(), every)
-    state = tx.init(given[0])
+    update, state = jax.jit(tx.update), tx.init(given[0])
     for gradient in given:
-        ours, state = tx.update(gradient, state)
+        ours, state = update(gradient, state)
     p = torch.nn.Parameter(torch.ones(SHAPES["w"]))
     for gradient in given:
         ((p * torch.tensor(gradient["w"])).sum() / every).backward()
@@ -109,7 +109,9 @@ ABSENT = {"always": range(12), "in some": (0, 1, 6, 8, 11), "in the last": (2, 5
 WITHOUT = [(form, absent) for form in ("torch", "optax") for absent in ABSENT]
 
 
-@pytest.mark.parametrize(("form", "absent"), sampled(WITHOUT, lambda form, absent: (form == "optax") == (absent == "in the last")))
+@pytest.mark.parametrize(
+    ("form", "absent"), sampled(WITHOUT, lambda form, absent: absent == {"torch": "in some", "optax": "in the last"}[form])
+)
 def test_leaves_without_a_gradient(form, absent):
     """Both sides agree, also where a leaf has one in some microbatches only."""
     given = [{**gradient, "w": None} if i in ABSENT[absent] else gradient for i, gradient in enumerate(microbatches(12))]

@@ -407,17 +407,25 @@ def test_the_average_is_found_wherever_it_stands():
         same(found["w"], params["w"])
 
 
-def test_a_frozen_part_is_averaged_too():
-    """As update_parameters does it; a gradient None leaves the parameter, and its average goes on."""
+def test_a_part_without_a_gradient_is_averaged_too():
+    """As update_parameters does it; a gradient None leaves the parameter, and its average goes on towards it."""
     params: Any = {"a": jnp.full(2, 3.0), "b": jnp.full(2, 5.0)}
-    tx: Any = optax.chain(jaxopt_impl.sgd(1.0), params_swa())
-    state = tx.init(params)
-    for _ in range(2):
-        updates, state = tx.update({"a": jnp.ones(2), "b": None}, state, params)
-        assert updates["b"] is None
-        params = {**params, "a": params["a"] + updates["a"]}
-    same(averaged(state)["a"], jnp.full(2, 1.5))
-    same(averaged(state)["b"], params["b"])
+    tx: Any = optax.chain(jaxopt_impl.sgd(1.0), params_ema(0.5))
+    state, one = tx.init(params), jnp.ones(2)
+    for b in (one, one, None):
+        updates, state = tx.update({"a": one, "b": b}, state, params)
+        assert (updates["b"] is None) == (b is None)
+        params = jax.tree.map(lambda u, p: p if u is None else p + u, updates, params, is_leaf=lambda u: u is None)
+    same(averaged(state)["a"], jnp.full(2, 0.75))
+    same(averaged(state)["b"], jnp.full(2, 3.25))
+
+
+def test_leaves_of_numpy_and_of_python_are_arrays():
+    params: Any = {"a": np.ones(2, np.float32), "b": 2.0}
+    tx: Any = params_ema(0.5)
+    _, state = tx.update({"a": np.ones(2, np.float32), "b": 1.0}, tx.init(params), params)
+    same(averaged(state)["a"], jnp.full(2, 2.0))
+    same(averaged(state)["b"], jnp.float32(3.0))
 
 
 ONE = jnp.ones(2)

@@ -60,6 +60,7 @@ AROUND: dict[str, Callable[[Callable[..., Any]], Any]] = {
     "apply_if_finite": lambda make: optax.apply_if_finite(make(), 3),
     "accumulate": lambda make: jaxopt_impl.accumulate(make(), 2),
     "loss_scale in a chain": lambda make: optax.chain(optax.clip(1.0), jaxopt_impl.loss_scale(make())),
+    "params_ema behind": lambda make: optax.chain(make(), jaxopt_impl.params_ema(start=1)),
     "masked, all": lambda make: optax.masked(make(), WHOLE),
     "masked decay beside": lambda make: optax.chain(optax.masked(optax.add_decayed_weights(0.5), WHOLE), make()),
     "partition, one label": lambda make: optax.partition({"all": make()}, jax.tree.map(lambda _: "all", LABELS)),

@@ -63,6 +63,9 @@ def number(x) -> binary64.Binary64:
     return binary64.Binary64(jnp.asarray(x.view(np.uint64)))
 
 
+SCALAR = nx.Scalar(lambda x: x, 0.0)
+
+
 @SIZES
 @pytest.mark.parametrize("sign", OPERATIONS)
 def test_operators_round_once(sign, elements):
@@ -76,6 +79,49 @@ def test_roots_and_negation(elements):
     for a, _ in pairs(elements):
         assert not differing(bits(nx.sqrt(number(a)).bits), np.sqrt(a)).any()
         np.testing.assert_array_equal(np.asarray((-number(a)).bits), (-a).view(np.uint64))
+
+
+@SIZES
+def test_comparison_and_whole_numbers(elements):
+    """`less`, NaN and both zeros included; `floor`, also of numbers whose last bits are worth a half, one, two."""
+    for a, b in pairs(elements):
+        np.testing.assert_array_equal(nx.less(SCALAR, SCALAR).operation(number(a), number(b)), a < b)
+        near_whole = exponents(a, 1023 + 51 + np.arange(elements) % 4 - (np.arange(elements) % 53) * (np.arange(elements) % 2))
+        for x in (a, b, near_whole, np.round(np.clip(a, -1e9, 1e9))):
+            assert not differing(bits(nx.floor(number(x)).bits), np.floor(x)).any()
+
+
+def test_powers_of_two():
+    n = np.arange(-1022, 1024)
+    assert not differing(bits(nx.power_of_two(number(n.astype(float))).bits), np.ldexp(1.0, n)).any()
+    for x in (np.ldexp(1.0, n), np.ldexp(1 + np.random.default_rng(3).random(n.size), n), np.ldexp(2 - 2.0**-52, n)):
+        np.testing.assert_array_equal(bits(nx.exponent(number(x)).bits), n)
+
+
+def test_numbers_are_compared_and_scaled_as_python_has_it():
+    """The named operations on a `Scalar` in float64, and on Python's floats."""
+    x = np.array([0.0, -0.0, 0.75, -0.75, 1.0, 3.0, -2.5, 2.0**40 + 0.5, np.inf, np.nan, 1e-300])
+    y = np.roll(x, 3)
+
+    def of(operation):
+        def one(a, b):
+            return operation(nx.Scalar(lambda v: v, a), nx.Scalar(lambda v: v, b)).in_float64()
+
+        return np.asarray(jax.jit(jax.vmap(one))(x, y))
+
+    def of_python(operation):
+        return np.array([operation(float(a), float(b)) for a, b in zip(x, y, strict=True)])
+
+    for operation in (lambda a, b: nx.floor(a) + 0 * b, nx.minimum, nx.maximum, lambda a, b: nx.where(nx.less(a, b), 1.0, b)):
+        assert not differing(of(operation), of_python(operation)).any()
+    assert not differing(of(nx.minimum), np.where(y < x, y, x)).any()
+    assert not differing(of(nx.maximum), np.where(x < y, y, x)).any()
+    positive = np.array([1.0, 0.3, 2.0**1023, 2.0**-1022, 6.5])
+    exponent = jax.jit(jax.vmap(lambda a: nx.exponent(nx.Scalar(lambda v: v, a)).in_float64()))(positive)
+    np.testing.assert_array_equal(exponent, np.frexp(positive)[1] - 1)
+    np.testing.assert_array_equal([nx.exponent(float(a)) for a in positive], exponent)
+    scaled = jax.jit(jax.vmap(lambda n: nx.power_of_two(nx.Scalar(lambda v: v, n)).in_float64()))(np.arange(-1022.0, 1024.0))
+    np.testing.assert_array_equal(scaled, [nx.power_of_two(float(n)) for n in range(-1022, 1024)])
 
 
 @SIZES

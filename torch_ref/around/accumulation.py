@@ -38,7 +38,8 @@ class Accumulator(Wrapper):
 
     Call `step()` after each microbatch's `backward()`, and `zero_grad()` after that. At the last one every `p.grad` becomes the mean, and
     the optimizer steps; `step()` says whether it did, which is when a scheduler or an average of the parameters has its turn. What is to
-    happen to the mean before, a clip say, is a hook: `optimizer.register_step_pre_hook`.
+    happen to the mean before, a clip say, is a hook: `optimizer.register_step_pre_hook`. With a loss scale, `scaler.step(accumulator)`
+    after each microbatch is `loss_scale(accumulate(...))`.
 
     Args: as `accumulate`, but for the optimizer: a `torch.optim.Optimizer`, of torch_ref or not, or another wrapper of one.
     State: `microbatch` and `skipped`, whole numbers, and `gathered` [*p] by parameter, in its dtype or the accumulator's.
@@ -69,7 +70,6 @@ class Accumulator(Wrapper):
         self.skipped = 0
         self.gathered: dict[Tensor, Tensor] = {}
 
-    @torch.no_grad()
     def step(self) -> bool:
         """Gather every `p.grad`; at the last microbatch let the optimizer step. Whether it did."""
         leaves = gradients(self.name, self)
@@ -78,20 +78,25 @@ class Accumulator(Wrapper):
             return False
         h = Hyper(self.every, self.form, self.microbatch)
         for path, p, g in leaves:
-            kept = self._kept(path, p, g)
-            dtype = nx.dtype_name(kept.dtype)
-            kept.copy_(nx.unwrap(gather(nx.wrap(g, dtype), nx.wrap(kept, dtype), h)))
-        self.microbatch += 1
-        if self.microbatch < self.every:
+            self._gather(self._kept(path, p, g), g, h)
+        self.microbatch = (self.microbatch + 1) % self.every
+        if self.microbatch:
             return False
         for _, p, g in leaves:
-            kept = self.gathered[p]
-            g.copy_(nx.finish(mean(nx.wrap(kept, nx.dtype_name(kept.dtype)), h), nx.dtype_name(g.dtype)))
-            kept.fill_(STARTS[self.form])
-        self.microbatch = 0
-        with torch.enable_grad():
-            self.optimizer.step()
+            self._hand_on(self.gathered[p], g, h)
+        self.optimizer.step()
         return True
+
+    @torch.no_grad()
+    def _gather(self, kept: Tensor, g: Tensor, h: Hyper) -> None:
+        dtype = nx.dtype_name(kept.dtype)
+        kept.copy_(nx.unwrap(gather(nx.wrap(g, dtype), nx.wrap(kept, dtype), h)))
+
+    @torch.no_grad()
+    def _hand_on(self, kept: Tensor, g: Tensor, h: Hyper) -> None:
+        """Put the mean in the place of the last gradient, and start again."""
+        g.copy_(nx.finish(mean(nx.wrap(kept, nx.dtype_name(kept.dtype)), h), nx.dtype_name(g.dtype)))
+        kept.fill_(STARTS[self.form])
 
     def state_dict(self) -> dict[str, Any]:
         """What is gathered, by the parameters' places, beside the optimizer's own `state_dict`."""

@@ -6,7 +6,7 @@ equal: aₙ₊₁ = aₙ + (θ − aₙ) / (n + 1),   a₁ = θ
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,11 @@ from .functions import power_of
 FORMS = ("torch", "optax")
 
 
-class State(NamedTuple):
+class AverageState(NamedTuple):
     average: nx.Rounded | None = None  # shaped as p: aₙ
     biased_average: nx.Rounded | None = None  # shaped as p: aₙ where a₀ = 0
     n_averaged: nx.Count = None  # how many were averaged, a scalar that is counted outside of the rule
-    count: nx.Count = None  # how many steps there were, where not each is averaged
+    n_steps: nx.Count = None  # how many steps there were, where not each is averaged
 
 
 class Hyper(NamedTuple):
@@ -51,10 +51,10 @@ def prepare(h):
 # The rule on one array: parameter p, state s, hyper-parameters h.
 def step(p, s, h):
     if h.decay is None:
-        return State(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
+        return AverageState(nx.unless_zero(h.n, s.average + (p - s.average) / (h.n + 1), p))
     if h.form == "optax":
-        return State(biased_average=h.decay * s.biased_average + h.rest * p)
-    return State(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
+        return AverageState(biased_average=h.decay * s.biased_average + h.rest * p)
+    return AverageState(nx.unless_zero(h.n, h.decay * s.average + h.rest * p, p))
 
 
 def debiased(a, h):
@@ -91,7 +91,7 @@ class AveragedModel(swa_utils.AveragedModel):
         use_buffers: bool = False,
         *,
         decay: float | None = None,
-        form: str = "torch",
+        form: Literal["torch", "optax"] = "torch",
         min_decay: float = 0.0,
         update_after_step: int = 0,
         use_warmup: bool = False,
@@ -133,7 +133,7 @@ class AveragedModel(swa_utils.AveragedModel):
     def _step(self, a: Tensor, p: Tensor, h: Hyper) -> Tensor:
         kept = nx.dtype_name(a.dtype)
         average: Any = nx.wrap(a, kept)
-        s = step(nx.wrap(p, kept), State(**{self.field: average}), h)
+        s = step(nx.wrap(p, kept), AverageState(**{self.field: average}), h)
         return nx.unwrap(getattr(s, self.field))
 
     @torch.no_grad()
@@ -153,8 +153,10 @@ class AveragedModel(swa_utils.AveragedModel):
 
 
 def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmup_gamma, warmup_power):
-    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.one_of(name, FORMS, form=form)
+    if form == "optax":
+        checks.number(name, at_least=0, below=1, decay=decay)
+    checks.number(name, at_least=0, at_most=1, decay=decay, min_decay=min_decay)
     checks.whole(name, at_least=0, update_after_step=update_after_step)
     checks.number(name, at_least=1e-100, warmup_gamma=warmup_gamma)
     checks.number(name, at_least=0, warmup_power=warmup_power)

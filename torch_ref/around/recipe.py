@@ -36,7 +36,7 @@ class Recipe:
     Dtypes: float32, float64, bfloat16, float16.
     Raises: ValueError and TypeError as the parts do, in their names.
     Exactness: bit-equal to `jaxopt_impl.recipe` in all four dtypes. Run on CPU only.
-    Differs from: the same loop over PyTorch's parts, as its parts do; docs/around.md measures it.
+    Differs from: the same loop over PyTorch's parts, as its parts do; docs/around_differences.md measures it.
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.ones_(model.weight)
@@ -91,12 +91,17 @@ class Recipe:
     def state(self) -> dict[Tensor, dict[str, Any]]:
         """For each parameter what the parts have of it."""
         averages = dict(zip(self.model.parameters(), self.average.module.parameters(), strict=True))
-        own = {p: {"average": averages[p].detach(), "norm": self.norm} for p in averages}
-        for p, found in own.items():
-            found |= self.optimizer.state.get(p, {})
-            if p in self.accumulator.gathered:
-                found["gathered"] = self.accumulator.gathered[p]
-        return own
+        gathered = self.accumulator.gathered
+        return {
+            p: {**self.optimizer.state.get(p, {}), "average": a.detach(), **({"gathered": gathered[p]} if p in gathered else {})}
+            for p, a in averages.items()
+        }
+
+    @property
+    def numbers(self) -> dict[str, Tensor]:
+        """What the parts have of no parameter: the norm, and their counts as JAX has them, int32."""
+        counts = {"microbatch": self.accumulator.microbatch, "skipped": self.accumulator.skipped, "n_averaged": self.average.n_averaged}
+        return {"norm": self.norm, **{name: torch.tensor(int(count), dtype=torch.int32) for name, count in counts.items()}}
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.optimizer.zero_grad(set_to_none)

@@ -16,7 +16,7 @@ from . import checks, threefry
 from .widening import Widened, add
 
 DTYPES = ("bfloat16",)  # of the parameters that are rounded
-_AT_ONCE = 2**16  # elements, so that the words of one round stay in the cache
+_AT_ONCE = 2**14  # elements, so that the words of one round stay in the cache
 
 
 # The rule on one array: parameter p, the same after the step in float32, 16 random bits for each element.

@@ -10,7 +10,7 @@ PARITY = 0x1BD11BDA
 
 
 def threefry2x32(key, counter):
-    """Two random words of a key and a counter, two words each; 20 rounds."""
+    """Two random words of a key and a counter, two words each; 20 rounds. JAX has it as `jax.extend.random.threefry2x32_p`."""
     keys = (*key, key[0] ^ key[1] ^ PARITY)
     a, b = counter[0] + keys[0], counter[1] + keys[1]
     for i in range(1, 6):
