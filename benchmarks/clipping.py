@@ -1,7 +1,7 @@
 """What an exact norm costs: `python -m benchmarks.clipping`.
 
-A donated training step of `chain(clip_by_global_norm, adamw)` in jaxopt_impl and in optax, AdamW without a clip in both, and the norm alone,
-also in torch. Each is called in turn, in rounds, each round in another order; ratios are taken within a round.
+A donated training step of `chain(clip_by_global_norm, adamw)` in jaxopt_impl and in optax, AdamW without a clip in both, and the norm
+alone, also in torch. Each is called in turn, in rounds, each round in another order; ratios are taken within a round.
 """
 
 import os

@@ -63,12 +63,19 @@ def global_norm(tree, axis_name=None) -> jax.Array:
 def norm_of(name: str, tree, axis_name) -> jax.Array:
     """The same for `name`, which is what error messages begin with."""
     leaves = [(f"params{keystr(path)}", jnp.asarray(x, jnp.result_type(x))) for path, x in tree_leaves_with_path(tree)]
-    for path, x in leaves:
-        checks.floating(name, path, x.dtype.name)
-    if not any(x.size for _, x in leaves):
-        return jnp.zeros([], norm_dtype(x for _, x in leaves))
+    arrays = [checked(name, path, x) for path, x in leaves]
+    if not any(x.size for x in arrays):
+        return jnp.zeros([], norm_dtype(arrays))
     with jax.enable_x64(True):
-        return _norm([x for _, x in leaves if x.size], axis_name)
+        return _norm([x for x in arrays if x.size], axis_name)
+
+
+def checked(name: str, path: str, x: jax.Array) -> jax.Array:
+    """The same leaf, which is floating point; to compile it for a TPU is an error if it is a float64."""
+    checks.floating(name, path, x.dtype.name)
+    if x.dtype != np.float64:
+        return x
+    return nx.refused_on_tpu(x, f"{name}: {path} is float64, which TPUs do not have; float32 is needed.")
 
 
 def norm_dtype(leaves) -> np.dtype:
