@@ -3,14 +3,18 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from .around import AROUND_ROWS, PIECES, AroundRow
+import jaxopt_impl
+
+from .around import AROUND_ROWS, PIECES, AroundRow, schedules
 from .around.piece import SIZES
 from .doctor import machine
 from .drift import markdown_table
+from .parity.bits import ulp_distance
 from .parity.contexts import CONTEXTS
 from .parity.jax_side import JaxSide
 from .parity.streams import gradients, parameters
@@ -81,6 +85,30 @@ def _distance(a: np.ndarray, b: np.ndarray, start) -> float:
     return float(np.abs(a - b).max() / moved) if moved else float(np.abs(a - b).max() > 0)
 
 
+class Distance(NamedTuple):
+    """How far the learning rates of stock are from ours, over so many steps."""
+
+    schedule: str
+    form: str
+    stock: str  # "optax", compiled, in float32; "torch.optim", step by step
+    steps: int
+    differing: int
+    largest: int  # ulp of float32
+
+
+def learning_rates(steps: int = 10_000) -> Iterator[Distance]:
+    """Each schedule that optax or torch.optim has, against ours, in float32."""
+    counts = np.arange(steps, dtype=np.int32)
+    for name, of_name in schedules.forms(steps, steps).items():
+        for label, form in of_name.items():
+            ours = np.asarray(schedules.schedule(jaxopt_impl, name, form.arguments)(counts))
+            for stock, values in (("optax", schedules.of_optax(form, counts)), ("torch.optim", schedules.of_torch(form, steps))):
+                if values is not None:
+                    ulp = ulp_distance(ours, values)
+                    yield Distance(name, label, stock, steps, int((ulp > 0).sum()), int(ulp.max()))
+
+
+COUNTS = 10_000
 PAGE = """\
 # What differs around the optimizer
 
@@ -102,6 +130,14 @@ Written by `optparity drift --around docs/around_differences.md`, on:
 ## Why they differ
 
 {reasons}
+
+## Learning rates
+
+Each schedule at {counts:,} counts, in float32, against ours. Ours is a closed form in float64, rounded once. optax
+computes in float32, and near the end of a cosine most of its digits cancel. torch multiplies the last learning rate by
+a ratio, in float64, and the errors add up.
+
+{rates}
 """
 
 
@@ -114,6 +150,14 @@ def page(found: Sequence[Apart], steps: int) -> str:
         machine="\n".join(f"- {what}: {found}" for what, found in machine()),
         distances=markdown_table(headers, map(_line, found)),
         reasons=markdown_table(["piece", "why"], ([f"`{piece.name}`", piece.differs] for piece in differing)),
+        counts=COUNTS,
+        rates=markdown_table(
+            ["schedule", "stock", "counts that differ", "largest distance"],
+            (
+                [f"`{each.schedule}` ({each.form})", each.stock, f"{each.differing:,}", f"{each.largest:.1g} ulp".replace("e+0", "e")]
+                for each in learning_rates(COUNTS)
+            ),
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """The table of schedules: each as the learning rate of an optimizer, and in torch the scheduler that steps after it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -13,7 +13,6 @@ import optax
 
 import jaxopt_impl
 
-from ..parity.bits import ulp_distance
 from ..registry import Refused
 from .piece import Piece
 
@@ -306,29 +305,6 @@ def _classes(dtype: str) -> SimpleNamespace:
     return SimpleNamespace(
         **{name: partial(cls, dtype=dtype) if issubclass(cls, lr_scheduler.ClosedForm) else cls for name, cls in ours.items()}
     )
-
-
-class Distance(NamedTuple):
-    """How far the learning rates of stock are from ours, over so many steps."""
-
-    schedule: str
-    form: str
-    stock: str  # "optax", compiled, in float32; "torch.optim", step by step
-    steps: int
-    differing: int
-    largest: int  # ulp of float32
-
-
-def distances(steps: int = 10_000) -> Iterator[Distance]:
-    """Each schedule that optax or torch.optim has, against ours, in float32."""
-    counts = np.arange(steps, dtype=np.int32)
-    for name, of_name in forms(steps, steps).items():
-        for label, form in of_name.items():
-            ours = np.asarray(schedule(jaxopt_impl, name, form.arguments)(counts))
-            for stock, values in (("optax", of_optax(form, counts)), ("torch.optim", of_torch(form, steps))):
-                if values is not None:
-                    ulp = ulp_distance(ours, values)
-                    yield Distance(name, label, stock, steps, int((ulp > 0).sum()), int(ulp.max()))
 
 
 def of_optax(form: Form, counts: np.ndarray) -> np.ndarray | None:

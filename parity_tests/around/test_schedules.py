@@ -23,6 +23,7 @@ from jaxopt_impl import binary64
 from jaxopt_impl import numerics as nx
 from jaxopt_impl.around import functions
 from jaxopt_impl.around.counted import Schedule
+from optparity import drift_around
 from optparity.around import AroundRow
 from optparity.around import schedules as table
 from optparity.around.piece import SIZES
@@ -274,7 +275,7 @@ def closed_form(scheduler, t):
 @EXHAUSTIVE
 def test_what_stock_computes_is_measured():
     """Fewer steps than the page has; the figures are what a reader should see, so only their kind is held."""
-    found = list(table.distances(steps=200))
+    found = list(drift_around.learning_rates(steps=200))
     assert {d.stock for d in found} == {"optax", "torch.optim"}
     assert any(d.largest > 1 for d in found if d.stock == "optax"), "optax in float32 is no closer than ours"
     assert all(d.largest == 0 for d in found if d.schedule == "constant" and d.form == "default")
