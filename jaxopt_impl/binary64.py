@@ -1,7 +1,7 @@
 """IEEE 754 binary64 by integer operations, for hyper-parameters where there is no float64: a TPU has pairs of float32 in its place.
 
 A number is its 64 bits, in a uint64. Each operation makes an exact significand m of 63 bits, the last of which says "or a little more", and
-`_rounded` cuts it to 53, to nearest-even. Subnormal numbers, infinities and signs of zero are IEEE's; every NaN is one NaN.
+`rounded` cuts it to 53, to nearest-even. Subnormal numbers, infinities and signs of zero are IEEE's; every NaN is one NaN.
 Needs `jax.enable_x64(True)` around it. Quotient and root are long division, a bit in each turn of a loop: they are made for a few scalars.
 """
 
@@ -77,7 +77,7 @@ def add(a: jax.Array, b: jax.Array) -> jax.Array:
     n = (n >> by) | ((n >> by) << by != n).astype(np.uint64)
     m = jnp.where(_sign(a) == _sign(b), m + n, m - n)
     zero = jnp.where(_sign(a) == _sign(b), _sign(a), np.uint64(0))
-    total = jnp.where(m == 0, zero, _sign(a) | _rounded(m, exponent + 1))
+    total = jnp.where(m == 0, zero, _sign(a) | rounded(m, exponent + 1))
     both_infinite = (_magnitude(b) == _INFINITY) & (_sign(a) != _sign(b))
     return jnp.where(_is_nan(a) | _is_nan(b) | both_infinite, _NAN, jnp.where(_magnitude(a) == _INFINITY, a, total))
 
@@ -93,7 +93,7 @@ def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
     rest = (middle & np.uint64((1 << 16) - 1)) | (last & low)
     m = (m1 * n1 << np.uint64(11)) + (middle >> np.uint64(16)) | (rest != 0).astype(np.uint64)  # the product without its last 43 bits
     sign = _sign(a) ^ _sign(b)
-    product = jnp.where((m == 0), np.uint64(0), _rounded(m, exponent + other - 1022))
+    product = jnp.where((m == 0), np.uint64(0), rounded(m, exponent + other - 1022))
     infinite = (_magnitude(a) == _INFINITY) | (_magnitude(b) == _INFINITY)
     zero = (_magnitude(a) == 0) | (_magnitude(b) == 0)
     return jnp.where(_is_nan(a) | _is_nan(b) | (infinite & zero), _NAN, sign | jnp.where(infinite, _INFINITY, product))
@@ -111,7 +111,7 @@ def divide(a: jax.Array, b: jax.Array) -> jax.Array:
         return q << np.uint64(1) | fits.astype(np.uint64), jnp.where(fits, rest - n, rest) << np.uint64(1)
 
     q, rest = lax.fori_loop(0, 62, one_bit, (jnp.zeros_like(m), m))
-    quotient = _rounded(q << np.uint64(1) | (rest != 0).astype(np.uint64), exponent - other + 1023)
+    quotient = rounded(q << np.uint64(1) | (rest != 0).astype(np.uint64), exponent - other + 1023)
     sign = _sign(a) ^ _sign(b)
     infinite = (_magnitude(a) == _INFINITY) | (_magnitude(b) == 0)
     zero = (_magnitude(a) == 0) | (_magnitude(b) == _INFINITY)
@@ -134,7 +134,7 @@ def sqrt(a: jax.Array) -> jax.Array:
 
     digits = m << (10 + odd).astype(np.uint64)
     root, rest, _ = lax.fori_loop(0, 56, one_bit, (jnp.zeros_like(m), jnp.zeros_like(m), digits))
-    root = _rounded(root << np.uint64(7) | (rest != 0).astype(np.uint64), ((exponent - 1023 - odd) >> 1) + 1023)
+    root = rounded(root << np.uint64(7) | (rest != 0).astype(np.uint64), ((exponent - 1023 - odd) >> 1) + 1023)
     root = jnp.where((_magnitude(a) == 0) | (a == _INFINITY), a, root)
     return jnp.where(_is_nan(a) | ((_sign(a) != 0) & (_magnitude(a) != 0)), _NAN, root)
 
@@ -191,7 +191,7 @@ def from_array(x: jax.Array) -> jax.Array:
         return from_float32(x.astype(np.float32))
     x = x.astype(np.int64)
     m = lax.abs(x).astype(np.uint64)
-    return jnp.where(x == 0, np.uint64(0), jnp.where(x < 0, _SIGN, np.uint64(0)) | _rounded(m, jnp.full(jnp.shape(x), 1023 + 62, np.int32)))
+    return jnp.where(x == 0, np.uint64(0), jnp.where(x < 0, _SIGN, np.uint64(0)) | rounded(m, jnp.full(jnp.shape(x), 1023 + 62, np.int32)))
 
 
 @jax.jit
@@ -200,7 +200,7 @@ def from_float32(x: jax.Array) -> jax.Array:
     bits = lax.bitcast_convert_type(x, np.uint32).astype(np.uint64)
     sign, magnitude = bits >> np.uint64(31) << np.uint64(63), bits & np.uint64(0x7FFFFFFF)
     normal = magnitude + np.uint64(896 << 23) << np.uint64(29)
-    subnormal = jnp.where(magnitude == 0, np.uint64(0), _rounded(magnitude, jnp.full(jnp.shape(x), 1023 + 62 - 149, np.int32)))
+    subnormal = jnp.where(magnitude == 0, np.uint64(0), rounded(magnitude, jnp.full(jnp.shape(x), 1023 + 62 - 149, np.int32)))
     finite = jnp.where(magnitude < np.uint64(1 << 23), subnormal, normal)
     infinite = jnp.where(magnitude == np.uint64(0xFF << 23), _INFINITY, _NAN)
     return sign | jnp.where(magnitude < np.uint64(0xFF << 23), finite, infinite)
@@ -226,7 +226,7 @@ def _parts(x):
     return significand, jnp.where(subnormal, 1 - missing.astype(np.int32), exponent)
 
 
-def _rounded(m, exponent):
+def rounded(m, exponent):
     """The bits of m 2^(exponent − 1023 − 62), for m in (0, 2⁶³), rounded once, to fewer bits where it is subnormal."""
     missing = lax.clz(m) - np.uint64(1)
     m, exponent = m << missing, exponent - missing.astype(np.int32)

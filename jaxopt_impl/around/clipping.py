@@ -11,13 +11,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import keystr, tree_leaves_with_path
+from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from .. import checks
 from .. import numerics as nx
 from ..transform import counter
 from . import checks as around_checks
-from .norm import norm_dtype, norm_of
+from .norm import checked, norm_dtype, norm_of
 
 
 class State(NamedTuple):
@@ -80,11 +80,12 @@ def clip_by_global_norm(
 
     def init(params: Any) -> Any:
         _floating(name, params)
-        return State(counter(params).astype(norm_dtype(jax.tree.leaves(params))))
+        norm: Any = counter(params).astype(norm_dtype(jax.tree.leaves(params)))
+        return State(norm)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         del params, extra_args
-        norm = norm_of(name, updates, axis_name)
+        norm: Any = norm_of(name, updates, axis_name)
 
         def clip(g, h):
             return rule(g, nx.wrap(norm, norm.dtype.name), h)
@@ -120,7 +121,7 @@ def clip_by_value(max_delta: float) -> optax.GradientTransformationExtraArgs:
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any):
         del params, extra_args
-        _floating(name, updates)
+        updates = tree_map_with_path(lambda path, g: checked(name, f"params{keystr(path)}", jnp.asarray(g, jnp.result_type(g))), updates)
         return _clipped(by_value, updates, max_delta), state
 
     return optax.GradientTransformationExtraArgs(init, update)

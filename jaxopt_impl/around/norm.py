@@ -6,7 +6,8 @@ Of each square the whole number of quanta q is taken. q = 2^(−bits·digits) de
 number in any order, split into any leaves and over any devices; so is whether anything is left. S is kept as digits of so many bits, each
 an int64 (reproducible summation: Demmel & Nguyen 2015).
 
-- The square of a float32 or of a half is exact in float64. That of a float64 is y = h + l of 26 bits each: h², 2hl and l² are exact.
+- The square of a float32 or of a half is exact in float64. That of a float64 is y = h + l of 26 bits each: h², 2hl and l² are exact
+  (where they are below 2⁻¹⁰²² they are nothing).
 - n terms leave less than n q of a sum S q >= 1/4: 2⁻⁴¹ of it for 2²⁷ elements in 2 digits, 2⁻⁶⁰ for 2³¹ in 3. The root halves that, and
   is rounded once. So the norm in float32 is the correctly rounded one, unless a number between two of float32 is less than 2⁻⁴² below it.
 
@@ -62,12 +63,19 @@ def global_norm(tree, axis_name=None) -> jax.Array:
 def norm_of(name: str, tree, axis_name) -> jax.Array:
     """The same for `name`, which is what error messages begin with."""
     leaves = [(f"params{keystr(path)}", jnp.asarray(x, jnp.result_type(x))) for path, x in tree_leaves_with_path(tree)]
-    for path, x in leaves:
-        checks.floating(name, path, x.dtype.name)
-    if not any(x.size for _, x in leaves):
-        return jnp.zeros([], norm_dtype(x for _, x in leaves))
+    arrays = [checked(name, path, x) for path, x in leaves]
+    if not any(x.size for x in arrays):
+        return jnp.zeros([], norm_dtype(arrays))
     with jax.enable_x64(True):
-        return _norm([x for _, x in leaves if x.size], axis_name)
+        return _norm([x for x in arrays if x.size], axis_name)
+
+
+def checked(name: str, path: str, x: jax.Array) -> jax.Array:
+    """The same leaf, which is floating point; to compile it for a TPU is an error if it is a float64."""
+    checks.floating(name, path, x.dtype.name)
+    if x.dtype != np.float64:
+        return x
+    return nx.refused_on_tpu(x, f"{name}: {path} is float64, which TPUs do not have; float32 is needed.")
 
 
 def norm_dtype(leaves) -> np.dtype:
@@ -246,20 +254,28 @@ def _to_odd(sums, bits):
 
 
 def root64(sums: jax.Array, largest: jax.Array, *, bits: int) -> jax.Array:
-    """The norm in float64: a root of the first bits, and what the others add to it."""
+    """The norm in float64, rounded once: long division's root of the first 120 bits of S, a bit in each turn."""
     number, exponent, rests = normalized(sums, bits)
-    scale = power_of_two(exponent)
-    high = (number >> 11).astype(np.float64) * np.float64(2048) * scale
-    low = (number & (1 << 11) - 1).astype(np.float64)
+    following, more = jnp.int64(0), sums[-1] != 0  # the 62 bits after the number
     for rest, places in rests:
-        low = low + rest.astype(np.float64) * power_of_two(-places)
-    root = nx.fence(jnp.sqrt(high))
-    for square in squares(root):
-        high = high - square
-    root = root + (high + low * scale) / (2 * root)
-    exponent = exponent_of(largest)
-    norm = root * power_of_two(exponent >> 1) * power_of_two(exponent - (exponent >> 1))
-    return _or_itself(norm, largest)
+        over = jnp.maximum(places - 62, 0)
+        following, more = following | rest >> over << jnp.maximum(62 - places, 0), more | (rest & (1 << over) - 1 != 0)
+    odd = exponent & 1
+    high, low = (number << odd | following >> 62 - odd).astype(np.uint64), following.astype(np.uint64) << (2 + odd).astype(np.uint64)
+
+    def one_bit(_, carry):
+        root, rest, high, low = carry
+        rest = rest << np.uint64(2) | high >> np.uint64(62)
+        tried = root << np.uint64(2) | np.uint64(1)
+        fits = rest >= tried
+        root, rest = root << np.uint64(1) | fits.astype(np.uint64), jnp.where(fits, rest - tried, rest)
+        return root, rest, high << np.uint64(2) | low >> np.uint64(62), low << np.uint64(2)
+
+    root, rest, high, _ = lax.fori_loop(0, 60, one_bit, (jnp.uint64(0), jnp.uint64(0), high, low))
+    more = more | (rest != 0) | (high != 0)
+    exponent = (exponent >> 1) + exponent_of(largest) + 1023 + 32
+    norm = binary64.rounded(root << np.uint64(2) | more.astype(np.uint64), exponent.astype(np.int32))
+    return _or_itself(lax.bitcast_convert_type(norm, np.float64), largest)
 
 
 def _or_itself(norm: jax.Array, largest: jax.Array) -> jax.Array:

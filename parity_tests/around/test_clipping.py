@@ -163,6 +163,16 @@ def test_devices_change_nothing(devices, special):
     assert not differing(np.asarray(jax.jit(by_hand)(spread)), expected)
 
 
+def test_the_largest_sums_there_are_fit():
+    """Every number as large as the largest, on one device, and on eight that count their own."""
+    x = np.full(2**17, np.nextafter(np.float32(2), np.float32(0)))
+    expected = correctly_rounded([x], "float32")
+    mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
+    by_hand = jax.shard_map(partial(global_norm, axis_name="data"), mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec())
+    assert np.asarray(global_norm(x)) == np.asarray(jax.jit(by_hand)(x)) == expected
+    assert get_total_norm(torch.from_numpy(x)).numpy() == expected
+
+
 RANK = """
 import sys, torch
 from torch import distributed
@@ -212,6 +222,15 @@ def test_special_numbers(leaves, expected):
         assert not differing(found, np.array(expected, np.float32))
 
 
+@pytest.mark.parametrize("leaf", [[1.2e308, -5e307], [1.7e308, 1.7e308], [3e-308, 4e-308], [5e-308], [2.0**1022], [2.0**-1022]])
+def test_the_ends_of_float64(leaf):
+    leaf = np.array(leaf)
+    expected = correctly_rounded([leaf], "float64")
+    with jax.enable_x64(True):
+        assert np.asarray(global_norm(leaf)) == expected
+    assert get_total_norm(torch.from_numpy(leaf)).numpy() == expected
+
+
 def squares_that_sum_to(total: int) -> list[float]:
     """Whole numbers whose squares sum to this."""
     found = []
@@ -222,17 +241,28 @@ def squares_that_sum_to(total: int) -> list[float]:
 
 
 @pytest.mark.parametrize("middle", [2**24 + 1, 2**24 + 3, 2**24 + 1_234_567])
-@pytest.mark.parametrize("little", [-1, 0, 1])
+@pytest.mark.parametrize("little", [-1, 0, 2.0**-20, 2.0**-70])
 def test_beside_a_number_between_two_of_float32(middle, little):
     """The exact norm is the odd number, or a little beside it, by less than a sum in float64 could tell."""
     parts = [math.isqrt(middle**2 // 2)] * 2
     rest = squares_that_sum_to(middle**2 - 2 * parts[0] ** 2 - (little < 0))
-    leaf = np.array([*parts, *rest, *([2.0**-20] if little > 0 else [1 - 2.0**-12] if little < 0 else [])], np.float32)
+    leaf = np.array([*parts, *rest, *([little] if little > 0 else [1 - 2.0**-12] if little < 0 else [])], np.float32)
     assert [int(part) for part in leaf[:2]] == parts  # each is a float32
     expected = correctly_rounded([leaf], "float32")
     even = min(np.float32(middle - 1), np.float32(middle + 1), key=lambda x: int(x) // 2 % 2)
-    assert expected == (even if little == 0 else np.float32(middle + little))
+    assert expected == (even if little == 0 else np.float32(middle + math.copysign(1, little)))
     assert np.asarray(global_norm(leaf)) == expected
+    assert get_total_norm(torch.from_numpy(leaf)).numpy() == expected
+
+
+@pytest.mark.parametrize("little", [[], [2.0**-20], [2.0**-100]])
+def test_beside_a_number_between_two_of_float64(little):
+    a = 2.0**51 + 1  # 5a is odd, and beyond 2⁵³
+    leaf = np.array([3 * a, -4 * a, *little])
+    expected = correctly_rounded([leaf], "float64")
+    assert int(expected) - 5 * int(a) == (1 if little else -1)
+    with jax.enable_x64(True):
+        assert np.asarray(global_norm(leaf)) == expected
     assert get_total_norm(torch.from_numpy(leaf)).numpy() == expected
 
 
