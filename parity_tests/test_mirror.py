@@ -13,6 +13,19 @@ from optparity.registry import OPTIMIZERS
 
 KERNELS = sorted({entry.kernel for entry in OPTIMIZERS.values()})
 ALLOWED_CALLS = {"nx.sqrt", "nx.sign", "nx.where", "nx.unless_zero", "nx.maximum", "nx.power", "State", "h._replace"}
+# What is the same text around the step, by module; None is all of it.
+AROUND = {
+    **dict.fromkeys(("checks", "functions", "schedules")),
+    "norm": ("layout",),
+    "clipping": ("State", "Hyper", "torch_form", "optax_form", "by_value", "FORMS"),
+    "accumulation": ("STARTS", "Hyper", "gather", "mean"),
+    "loss_scale": ("LossScaleState", "Hyper", "inverse", "unscale", "adjust", "check_hyper", "count", "accepted"),
+    "averages": ("FORMS", "AverageState", "Hyper", "prepare", "step", "debiased", "check_ema"),
+    "master_weights": ("step",),
+    "stochastic_rounding": ("DTYPES", "step"),
+    "threefry": ("of_leaf", "sixteen"),
+    "recipe": ("is_matrix",),
+}
 PUBLIC_MODULES = {"schedules", "lr_scheduler"}
 ALLOWED_NODES = (
     *(ast.FunctionDef, ast.arguments, ast.arg, ast.Return, ast.If, ast.Assign, ast.IfExp, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.And),
@@ -75,6 +88,31 @@ def test_a_number_that_switches_a_term_off_does_so_when_injected(name):
 def test_checks_are_the_same_text():
     ours, theirs = (ast.parse(source(package, "checks")) for package in (jaxopt_impl, torch_ref))
     assert [ast.dump(node) for node in ours.body[1:]] == [ast.dump(node) for node in theirs.body[1:]]
+
+
+def named(text):
+    """Each definition and assignment at the top of a module, by its name, without what it says of itself and its annotations."""
+    found = {}
+    for node in ast.parse(text).body:
+        names = [node.name] if isinstance(node, ast.ClassDef | ast.FunctionDef) else []
+        if isinstance(node, ast.Assign):
+            names = [ast.unparse(target) for target in node.targets]
+        found |= {name: ast.dump(node) for name in names}
+    return found
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_rules_around_the_step_are_the_same_text(name):
+    ours, theirs = (named(source(package, f"around.{name}")) for package in (jaxopt_impl, torch_ref))
+    for part in AROUND[name] or ours.keys() | theirs.keys():
+        assert ours[part] == theirs[part], f"{part} of around/{name} is not the same in both packages"
+
+
+def test_every_file_around_the_step_is_there_twice():
+    folders = [Path(package.__file__).parent / "around" for package in (jaxopt_impl, torch_ref)]
+    ours, theirs = ({path.stem for path in folder.glob("*.py")} for folder in folders)
+    assert ours == theirs
+    assert ours - AROUND.keys() == {"__init__", "counted", "masks", "widening", "wrapping"}  # they hold no rule
 
 
 def test_numerics_offer_kernels_the_same_names():

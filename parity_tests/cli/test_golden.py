@@ -11,6 +11,7 @@ from optparity.parity import golden
 from ..sampling import DEFAULTS, EXHAUSTIVE
 from .running import one_line, optparity, subprocess_optparity
 
+WAYS = {"jax": "flushed", "torch": "flushed and kept"}
 SMALL = golden.CONFIGURATION | {"streams": ["subnormal"], "dtypes": ["float32", "bfloat16"], "elements": 5, "steps": 2, "every": 1}
 
 
@@ -43,16 +44,29 @@ def test_a_broken_golden_file(monkeypatch, capsys, tmp_path):
 )
 def test_the_committed_hashes(side, environment):
     """Either package, whatever the instruction set, in a process of its own: the trajectories of the packaged file."""
-    checked = subprocess_optparity("golden", "check", "--side", side, **{"XLA_FLAGS": "", **environment})
+    checked = subprocess_optparity("golden", "check", golden.PACKAGED, "--side", side, **{"XLA_FLAGS": "", **environment})
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    ways = {"jax": "flushed", "torch": "flushed and kept"}[side]
-    assert checked.stdout == f"Subnormals {ways}: {len(golden.read()['hashes'])} trajectories, 0 differences.\n"
+    assert checked.stdout == f"Subnormals {WAYS[side]}: {len(golden.read()['hashes'])} trajectories, 0 differences.\n"
 
 
-def test_the_committed_hashes_cover_the_table():
-    document = golden.read()
-    assert document["configuration"] == golden.CONFIGURATION
-    assert set(document["hashes"]) == {key for key, *_ in golden.keys(golden.CONFIGURATION)}
+@EXHAUSTIVE
+@pytest.mark.parametrize("side", WAYS)
+def test_without_a_file_both_packaged_ones_are_checked(side):
+    checked = subprocess_optparity("golden", "check", "--side", side, XLA_FLAGS="")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    first, second = checked.stdout.splitlines()
+    assert first == f"Subnormals {WAYS[side]}: {len(golden.read()['hashes'])} trajectories, 0 differences."
+    around = len(golden.read(golden.PACKAGED_AROUND)["hashes"])
+    assert second == f"Subnormals {WAYS[side]}: {around} trajectories around the step, 0 differences."
+
+
+@pytest.mark.parametrize(
+    ("packaged", "configuration"), [(golden.PACKAGED, golden.CONFIGURATION), (golden.PACKAGED_AROUND, golden.AROUND)], ids=["", "around"]
+)
+def test_the_committed_hashes_cover_the_table(packaged, configuration):
+    document = golden.read(packaged)
+    assert document["configuration"] == configuration
+    assert set(document["hashes"]) == {key for key, *_ in golden.keys(configuration)}
     assert all(len(entry) == 2 for entry in document["hashes"].values())
     assert len({tuple(entry) for entry in document["hashes"].values()}) > 0.7 * len(document["hashes"])  # they tell trajectories apart
 

@@ -1,11 +1,13 @@
 """The golden hashes: the oracle's, whether subnormals are flushed or kept; and which of them depend on that."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
+from optparity.around import PIECES, AroundRow
 from optparity.parity import golden
 from optparity.parity.streams import STREAMS
 from optparity.registry import ROWS
@@ -123,3 +125,14 @@ def test_the_walker_is_given_all_streams_at_once():
     assert [len(hashes) for hashes in walked.values()] == [1, 1]
     assert walked["normal"] != walked["wide"]
     assert walked["wide"] == golden.walk(walk, ROWS[0], "float32", configuration | {"streams": ["wide"]})["wide"]
+
+
+@pytest.mark.parametrize("side", golden.SIDES)
+@pytest.mark.parametrize("piece", PIECES)
+def test_the_first_row_of_each_piece_walks_as_committed(piece, side):
+    """What stands around the step, in the first row of each piece; make exhaustive has every row."""
+    document, row = golden.read(golden.PACKAGED_AROUND), AroundRow(piece, next(iter(PIECES[piece].rows)))
+    dtype = next(dtype for dtype in golden.AROUND["dtypes"] if dtype in row.dtypes)
+    walk_side = golden._walk_jax if side == "jax" else functools.partial(golden._walk_torch, True)
+    for stream, found in golden.walk(walk_side, row, dtype, golden.AROUND).items():
+        assert found == document["hashes"][f"{row} | {stream} | {dtype}"], stream
