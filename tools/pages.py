@@ -5,6 +5,8 @@ import importlib
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from benchmarks import page as performance
 from optparity.registry import OPTIMIZERS
@@ -37,9 +39,20 @@ def script(name: str) -> str:
 def reference(package: str) -> str:
     """A line for mkdocstrings for each public function and class, by the module that defines it: `adagrad` alone would be the module."""
     module = importlib.import_module(package)
-    public = (getattr(module, name) for name in module.__all__)
-    documented = (found for found in public if inspect.isfunction(found) or inspect.isclass(found))
+    public = [getattr(module, name) for name in module.__all__]
+    functions = [found for found in public if inspect.isfunction(found) or inspect.isclass(found)]
+    modules = [found for found in public if inspect.ismodule(found)]
+    documented = [*functions, *(found for inner in modules for found in _defined(inner))]
     return "\n\n".join(f"::: {found.__module__}.{found.__name__}" for found in documented)
+
+
+def _defined(module: ModuleType) -> list[Any]:
+    """The public functions and classes that a module defines."""
+    return [
+        found
+        for name, found in vars(module).items()
+        if not name.startswith("_") and getattr(found, "__module__", "") == module.__name__ and callable(found)
+    ]
 
 
 MEASURED = {"small_leaves": performance.small_leaves, "by_size": performance.by_size}

@@ -15,6 +15,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+import torch_ref
 from jaxopt_impl import numerics as nx
 from optparity import check, registry
 from optparity.check import Result, Trial, summaries
@@ -193,3 +194,33 @@ def test_processes_that_nobody_waits_for_are_ended():
     assert next(found).ours.identical
     found.close()
     assert multiprocessing.active_children() == before
+
+
+def test_what_stands_around_the_step_is_checked_too(monkeypatch, capsys):
+    streams = ("--stream", "normal", "--stream", "digits", "--dtype", "float32", "--jobs", 1)
+    status, out, _ = optparity(monkeypatch, capsys, "check", "clip_by_value", "by_path", "--around", "--steps", 4, *streams)
+    assert status == 0
+    assert re.search(r"clip_by_value: default +float32 +2/2", out)
+    assert re.search(r"by_path: large +float32 +2/2", out)
+    assert out.splitlines()[-1].startswith("10 trials, no difference")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("recipe",), "recipe stands around the step: say --around."),
+        (("adam", "--around"), "--around adam: adam is an optimizer."),
+        (("master_weights", "--around", "--dtype", "float64"), "nothing to do: no row of these pieces has these dtypes."),
+    ],
+)
+def test_names_of_the_other_table_are_refused(arguments, message, monkeypatch, capsys):
+    one_line(*optparity(monkeypatch, capsys, "check", *arguments), message)
+
+
+def test_a_piece_that_differs_is_seen(monkeypatch, capsys):
+    """With another limit on torch's side, the command says where, and exits with 1."""
+    monkeypatch.setattr("torch_ref.clip_grad_value_", lambda params, limit, clip=torch_ref.clip_grad_value_: clip(params, limit / 2))
+    arguments = ("check", "clip_by_value", "--around", "--steps", 2, "--stream", "normal", "--dtype", "float32", "--jobs", 1)
+    status, out, _ = optparity(monkeypatch, capsys, *arguments)
+    assert status == 1
+    assert "clip_by_value: default on normal, float32: step 1, params" in out
