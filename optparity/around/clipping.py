@@ -42,7 +42,8 @@ def _torch(clip: Callable[[list], Any], *, stock: bool = False) -> Callable[[lis
 
     import torch_ref
 
-    clip([])  # arguments are checked here already
+    if not stock:
+        clip([])  # arguments are checked here already
     sgd: Any = torch.optim.SGD if stock else torch_ref.SGD
     return lambda params: _Clipped(clip, sgd(params, lr=_LR, momentum=_MOMENTUM))
 

@@ -1,5 +1,6 @@
 """The table of schedules: each as the learning rate of an optimizer, and in torch the scheduler that steps after it."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -250,7 +251,8 @@ class _Scheduled:
         values = {"lr": group["lr"], "cycled": group["betas"][0] if "betas" in group else group["momentum"]}
         self.shown = {field: torch.tensor(value, dtype=getattr(torch, self.dtype)) for field, value in values.items()}
         self.optimizer.step()
-        if any(p.grad is not None for p in self.params):  # a transform counts no other steps
+        over = self.scheduler.last_epoch >= getattr(self.scheduler, "total_steps", math.inf)  # where torch's own raises
+        if not over and any(p.grad is not None for p in self.params):  # a transform counts no other steps
             self.scheduler.step()
 
 

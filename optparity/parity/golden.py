@@ -224,6 +224,9 @@ def _walk_torch(flushes, row, start, gradients):
 
 
 def _arrays(row: AroundRow, params: list, state: dict[str, list]) -> list[np.ndarray]:
-    """Parameters, then the fields that both packages keep; what is one number as float64, since a counter is not of one dtype in both."""
-    found = [value for field in row.entry.state for value in state.get(field, ()) if value is not None]
+    """Parameters, then the fields that both packages keep, as far as they are not 0: torch has none before its first step.
+
+    What is one number is hashed as float64, since a counter is not of one dtype in both.
+    """
+    found = [value for field in row.entry.state for value in state.get(field, ()) if value is not None and value.any()]
     return [*params, *(value if value.ndim else np.asarray(value, np.float64) for value in found)]

@@ -286,7 +286,7 @@ def test_masters_are_stepped_in_float32_and_rounded_once(dtype):
     """Against MPFR: Adam in float32 on the masters, each parameter the nearest half of its master."""
     params = parameters({"w": (11,)}, dtype)["w"]
     fed = list(itertools.islice(gradients("normal", params), 12))
-    arguments = {"learning_rate": 0.01, "weight_decay": 0.1}
+    arguments = {"learning_rate": 0.5, "weight_decay": 0.1}  # so large that q - p is often no half
     walked = oracle.walk(oracle.Rounded, "adamw", arguments, params.astype(np.float32), [g.astype(np.float32) for g in fed])
     tx = jaxopt_impl.master_weights(jaxopt_impl.adamw(**arguments))
     state, update = tx.init(params), jax.jit(tx.update)
@@ -297,6 +297,15 @@ def test_masters_are_stepped_in_float32_and_rounded_once(dtype):
         assert params.dtype == dtype
         assert not differing(np.asarray(state.master), oracle.to_numpy(expected, np.float32)).any()
         assert np.asarray(params, np.float64).tolist() == [nearest(x.value, dtype) for x in expected]
+
+
+def test_an_update_that_is_a_product_is_rounded_before_it_is_added():
+    """Whatever the inner transform is: XLA would contract the product of optax.sgd with the sum, in one element of fifty."""
+    rng = np.random.default_rng(0)
+    params, g = rng.standard_normal(4000, np.float32).astype(BFLOAT16), rng.standard_normal(4000, np.float32)
+    tx = jaxopt_impl.master_weights(optax.sgd(0.1))
+    _, state = jax.jit(tx.update)(jnp.array(g), tx.init(params), params)
+    assert not differing(np.asarray(state.master), params.astype(np.float32) + np.float32(-0.1) * g).any()
 
 
 @pytest.mark.parametrize(("dtype", "fold"), [("bfloat16", 16), ("float16", 13)])
