@@ -6,10 +6,10 @@ Of each square the whole number of quanta q is taken. q = 2^(−bits·digits) de
 number in any order, split into any leaves and over any devices; so is whether anything is left. S is kept as digits of so many bits, each
 an int64 (reproducible summation: Demmel & Nguyen 2015).
 
-- The square of a float32 or of a half is exact in float64. That of a float64 is y = h + l of 26 bits each: h², 2hl and l² are exact
-  (where they are below 2⁻¹⁰²² they are nothing).
+- The square of a float32 or of a half is exact in float64. That of a float64 is four such terms (`squares`).
 - n terms leave less than n q of a sum S q >= 1/4: 2⁻⁴¹ of it for 2²⁷ elements in 2 digits, 2⁻⁶⁰ for 2³¹ in 3. The root halves that, and
   is rounded once. So the norm in float32 is the correctly rounded one, unless a number between two of float32 is less than 2⁻⁴² below it.
+  In float64 there is a digit more: 2⁻⁷⁵.
 
 A digit is cut off by adding 1.5 · 2⁵² times its unit: to the nearest one, which then stands in the last bits of the sum; of the last digit
 one is taken back where that was too much. Integers are added, since
@@ -30,10 +30,8 @@ from .. import numerics as nx
 from ..platforms import instead
 
 _INTEGERS = {"float32": (np.int32, np.uint32), "float64": (np.int64, np.uint64)}
-_HALF_OF_FLOAT64 = (
-    np.uint64(1 << 26),
-    np.uint64((1 << 64) - (1 << 27)),
-)  # to round to 26 bits: half of the last one, and a mask of those kept
+_UPPER, _EVEN = np.uint64((1 << 64) - (1 << 27)), np.uint64((1 << 64) - 2)  # the first 26 bits of a float64; all but the last one
+_TINY = 2.0**-300  # below it no square reaches a quantum, and what is computed of them may underflow
 
 
 def global_norm(tree, axis_name=None) -> jax.Array:
@@ -46,9 +44,9 @@ def global_norm(tree, axis_name=None) -> jax.Array:
         axis_name: in a `shard_map` or `vmap`, the axis (or axes) over which every leaf is spread. What `jit` spreads needs no name.
     Shapes: any to [].  Dtypes: float32, float64, bfloat16, float16, also mixed; the norm is float64 if a leaf is, else float32.
     Raises: TypeError where a leaf is not floating point, naming it.
-    Exactness: the correctly rounded norm, up to 2²⁷ elements unless a number between two of float32 is less than 2⁻⁴² below it, in
-        float64 within 2⁻⁶¹. NaN if there is one, else infinity if there is one; no square overflows or underflows. Bit-equal to
-        `torch_ref.get_total_norm`. Run on CPU; for GPU and TPU compiled, not run.
+    Exactness: the correctly rounded norm, up to 2²⁷ elements unless a number between two of float32 is less than 2⁻⁴² below it; in float64
+        unless one is less than 2⁻⁷⁵ below. NaN if there is one, else infinity if there is one; no square overflows or underflows.
+        Bit-equal to `torch_ref.get_total_norm`. Run on CPU; for GPU and TPU compiled, not run.
     Differs from: optax.tree.norm (squares overflow and underflow, and are summed in the leaves' dtype, in an order that is XLA's; that of
         halves is a half).
     Source: Demmel & Nguyen 2015, "Parallel Reproducible Summation".
@@ -87,7 +85,7 @@ def norm_dtype(leaves) -> np.dtype:
 def _norm(leaves: list[jax.Array], axis_name) -> jax.Array:
     dtype = norm_dtype(leaves)
     arrays = [nx.wrap(x, x.dtype.name).x for x in nx.barrier(*leaves)]
-    count = sum(x.size * (3 if x.dtype == np.float64 else 1) for x in arrays) * (1 if axis_name is None else lax.axis_size(axis_name))
+    count = sum(x.size * (4 if x.dtype == np.float64 else 1) for x in arrays) * (1 if axis_name is None else lax.axis_size(axis_name))
     bits, digits = layout(count, dtype.name)
     largest = magnitude(arrays, dtype, axis_name)
     sums = instead(
@@ -105,7 +103,7 @@ def _norm(leaves: list[jax.Array], axis_name) -> jax.Array:
 def layout(count: int, dtype: str) -> tuple[int, int]:
     """The bits of a digit, and how many there are, so that the sum of so many terms fits: of its first digit, into 62 bits."""
     k = (count - 1).bit_length()
-    return min(50, 62 - k), 2 if k <= 27 and dtype == "float32" else 3
+    return min(50, 62 - k), 2 + (k > 27) + (dtype == "float64")
 
 
 def magnitude(arrays: list[jax.Array], dtype: np.dtype, axis_name) -> jax.Array:
@@ -140,6 +138,8 @@ def sums_of_squares(largest: jax.Array, *arrays: jax.Array, bits: int, digits: i
         y = x.astype(np.float64)
         for scale in scales:
             y = y * scale
+        if x.dtype == np.float64:
+            sums = sums.at[-1].add(jnp.any((x != 0) & (jnp.abs(y) < _TINY)).astype(np.int64))
         for term in squares(y) if x.dtype == np.float64 else [y * y]:
             cut = []
             for unit in unknown:
@@ -169,11 +169,11 @@ def _wrapped(number: int) -> int:
 
 
 def squares(y: jax.Array) -> list[jax.Array]:
-    """Three float64 whose sum is y², each exact: contraction cannot change them."""
-    half, kept = _HALF_OF_FLOAT64
-    h = lax.bitcast_convert_type(lax.bitcast_convert_type(y, np.uint64) + half & kept, np.float64)
-    rest = y - h
-    return [h * h, 2 * h * rest, rest * rest]
+    """Four float64 >= 0 whose sum is y², each exact, so that contraction cannot change them: of 26 bits and the 27 after them."""
+    y = jnp.abs(y)
+    upper, even = (lax.bitcast_convert_type(lax.bitcast_convert_type(y, np.uint64) & mask, np.float64) for mask in (_UPPER, _EVEN))
+    lower = y - upper
+    return [upper * upper, 2 * upper * lower, (even - upper) * lower, (y - even) * lower]
 
 
 def exponent_of(x: jax.Array) -> jax.Array:

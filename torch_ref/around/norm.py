@@ -18,6 +18,7 @@ from .. import checks
 from .. import numerics as nx
 
 _FORMATS = {torch.float32: (24, -149), torch.float64: (53, -1074)}  # bits of precision, exponent of the smallest number
+_TINY = 2.0**-300  # below it no square reaches a quantum, and what is computed of them may underflow
 _CHUNK = 1 << 15  # elements at a time on a CPU, so that what is computed of them stays in its cache
 
 
@@ -80,7 +81,7 @@ def norm_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
 def norm_of(arrays: Sequence[Tensor], dtype: torch.dtype, group: "_Group") -> tuple[float, torch.dtype]:
     """The norm, rounded, and its dtype."""
     largest, dtype = group.largest(magnitude(arrays), dtype)
-    count = group.total([sum(x.numel() * (3 if x.dtype == torch.float64 else 1) for x in arrays)])[0]
+    count = group.total([sum(x.numel() * (4 if x.dtype == torch.float64 else 1) for x in arrays)])[0]
     if largest == 0 or not math.isfinite(largest):
         return largest, dtype
     bits, digits = layout(count, nx.dtype_name(dtype))
@@ -94,7 +95,7 @@ def norm_of(arrays: Sequence[Tensor], dtype: torch.dtype, group: "_Group") -> tu
 def layout(count: int, dtype: str) -> tuple[int, int]:
     """The bits of a digit, and how many there are, so that the sum of so many terms fits: of its first digit, into 62 bits."""
     k = (count - 1).bit_length()
-    return min(50, 62 - k), 2 if k <= 27 and dtype == "float32" else 3
+    return min(50, 62 - k), 2 + (k > 27) + (dtype == "float64")
 
 
 def magnitude(arrays: Iterable[Tensor]) -> float:
@@ -114,6 +115,8 @@ def sums_of_squares(arrays: Iterable[Tensor], exponent: int, bits: int, digits: 
             y = chunk.to(torch.float64, copy=True)
             for power in powers:
                 y.mul_(2.0**power)
+            if x.dtype == torch.float64:
+                sums[-1] += int(((chunk != 0) & (y.abs() < _TINY)).any())
             for term in squares(y) if x.dtype == torch.float64 else [y.mul_(y)]:
                 for i, unit in enumerate(units):
                     shifted = term + unit
@@ -126,10 +129,11 @@ def sums_of_squares(arrays: Iterable[Tensor], exponent: int, bits: int, digits: 
 
 
 def squares(y: Tensor) -> list[Tensor]:
-    """Three float64 whose sum is y², each exact."""
-    h = (y.view(torch.int64) + (1 << 26) & -(1 << 27)).view(torch.float64)
-    rest = y - h
-    return [h * h, 2 * h * rest, rest * rest]
+    """Four float64 >= 0 whose sum is y², each exact: of 26 bits and the 27 after them."""
+    y = y.abs()
+    upper, even = ((y.view(torch.int64) & mask).view(torch.float64) for mask in (-(1 << 27), -2))
+    lower = y - upper
+    return [upper * upper, 2 * upper * lower, (even - upper) * lower, (y - even) * lower]
 
 
 def root(total: int, exponent: int, dtype: torch.dtype) -> float:
