@@ -44,7 +44,7 @@ def test_a_broken_golden_file(monkeypatch, capsys, tmp_path):
 )
 def test_the_committed_hashes(side, environment):
     """Either package, whatever the instruction set, in a process of its own: the trajectories of the packaged file."""
-    checked = subprocess_optparity("golden", "check", golden.PACKAGED, "--side", side, **{"XLA_FLAGS": "", **environment})
+    checked = subprocess_optparity("golden", "check", str(golden.PACKAGED), "--side", side, **{"XLA_FLAGS": "", **environment})
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout == f"Subnormals {WAYS[side]}: {len(golden.read()['hashes'])} trajectories, 0 differences.\n"
 
