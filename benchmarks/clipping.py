@@ -77,6 +77,13 @@ def ratios(seconds: dict[str, list[float]], one: str, other: str) -> list[float]
     return [a / b for a, b in zip(seconds[one], seconds[other], strict=True)]
 
 
+def markdown(document: dict[str, Any]) -> str:
+    """The ratios of a run, for a page."""
+    seconds = document["seconds"]
+    lines = [f"| {document['size']:,} elements, {document['dtype']} | time relative to | ratio (quartiles) |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {one} | {other} | {spread(ratios(seconds, one, other))} |" for one, other in PEERS.items())])
+
+
 def _runs(size: int, leaves: int, dtype: str) -> dict[str, Callable[[], Any]]:
     import torch
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import keystr, tree_leaves_with_path
 
 import jaxopt_impl
 
@@ -16,9 +17,11 @@ from .doctor import machine
 from .drift import markdown_table
 from .parity.bits import ulp_distance
 from .parity.contexts import CONTEXTS
-from .parity.jax_side import JaxSide
+from .parity.jax_side import JaxSide, fields
 from .parity.streams import gradients, parameters
 from .parity.subnormals import torch_flushing_like_jax
+
+ROWS = [row for row in AROUND_ROWS if row.stock_tx or row.stock_torch]
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,19 @@ class Apart:
 
 
 def measure(steps: int) -> Iterator[Apart]:
-    """Each row, on normal gradients in float32, all fed the same."""
+    """Each row that stock torch or stock optax has, on normal gradients in float32, all fed the same."""
     with torch_flushing_like_jax():
-        for row in AROUND_ROWS:
+        for row in ROWS:
             yield _measure(row, steps)
 
 
 def _measure(row: AroundRow, steps: int) -> Apart:
-    dtype = row.dtypes[0]
+    dtype, measured = row.dtypes[0], row.entry.measured
     start = parameters(SIZES, dtype)
     fed = list(islice(gradients("normal", start), steps))
-    ours, theirs = _in_jax(row.tx, start, fed), _in_torch(row.torch, start, fed)
-    optax = _in_jax(row.stock_tx, start, fed) if row.stock_tx else None
-    torch = _in_torch(row.stock_torch, start, fed) if row.stock_torch else None
+    ours, theirs = _in_jax(row.tx, start, fed, measured), _in_torch(row.torch, start, fed, measured)
+    optax = _in_jax(row.stock_tx, start, fed, measured) if row.stock_tx else None
+    torch = _in_torch(row.stock_torch, start, fed, measured) if row.stock_torch else None
     return Apart(
         row,
         stock=(_distance(torch[0], optax[0], start), _distance(torch[-1], optax[-1], start)) if torch and optax else None,
@@ -58,19 +61,23 @@ def _measure(row: AroundRow, steps: int) -> Apart:
     )
 
 
-def _in_jax(tx, start, fed: Sequence) -> list[np.ndarray]:
-    """The parameters after each step, end to end."""
-    side = JaxSide(tx, start, CONTEXTS["train_step"])
-    return [_flat(jax.tree.leaves(side.steps([gradient])[0][0][0])) for gradient in fed]
+def _in_jax(tx, start, fed: Sequence, measured: str) -> list[np.ndarray]:
+    """What is measured, after each step, end to end."""
+    side, found = JaxSide(tx, start, CONTEXTS["train_step"]), []
+    paths = [keystr(path) for path, _ in tree_leaves_with_path(start)]
+    for gradient in fed:
+        ((params, state),) = side.steps([gradient])[0]
+        found.append(_flat(jax.tree.leaves(params if measured == "params" else fields(state, {measured}, paths)[measured])))
+    return found
 
 
-def _in_torch(make, start, fed: Sequence) -> list[np.ndarray]:
+def _in_torch(make, start, fed: Sequence, measured: str) -> list[np.ndarray]:
     from .parity.torch_side import TorchSide
 
     side, found = TorchSide(make, jax.tree.leaves(start)), []
     for gradient in fed:
         side.step(jax.tree.leaves(gradient))
-        found.append(_flat(side.params()))
+        found.append(_flat(side.params() if measured == "params" else [x for x in side.state()[measured] if x is not None]))
     return found
 
 
@@ -117,9 +124,10 @@ and optax mean different things by one name there, or round otherwise. `jaxopt_i
 named by `form="torch"` and `form="optax"`, with the same bits in both packages.
 
 All took {steps:,} steps with the same normal gradients. *torch and optax* is how far stock PyTorch and stock optax
-are from each other, after the first and after the last step: the largest difference of a parameter, as a share of the
-largest movement of one. The next two columns are the distance of each from our form of it at the end. The last one
-counts the elements whose bits differ between `jaxopt_impl` and `torch_ref`, over all steps.
+are from each other, after the first and after the last step: the largest difference of a parameter (or of its average),
+as a share of the largest movement of one. Empty is what one of them does not have. The next two columns are the
+distance of each from our form of it at the end. The last one counts the elements whose bits differ between
+`jaxopt_impl` and `torch_ref`, over all steps.
 
 Written by `optparity drift --around docs/around_differences.md`, on:
 
@@ -144,7 +152,7 @@ a ratio, in float64, and the errors add up.
 def page(found: Sequence[Apart], steps: int) -> str:
     """The Markdown page."""
     headers = ["piece", "torch and optax, step 1", "at the end", "torch from ours", "optax from ours", "bits between ours"]
-    differing = [piece for piece in PIECES.values() if piece.differs]
+    differing = [piece for piece in PIECES.values() if piece.differs]  # also those that stock has not
     return PAGE.format(
         steps=steps,
         machine="\n".join(f"- {what}: {found}" for what, found in machine()),
@@ -169,4 +177,6 @@ def _line(apart: Apart) -> list[str]:
 def _share(distance: float | None) -> str:
     if distance is None:
         return ""
+    if distance != distance:
+        return "NaN"
     return "0" if not distance else f"{100 * distance:.2g} %" if distance > 1e-4 else f"{distance:.0e}"

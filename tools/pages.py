@@ -8,7 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from benchmarks import clipping
 from benchmarks import page as performance
+from benchmarks.runs import read
 from optparity.registry import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +58,7 @@ def _defined(module: ModuleType) -> list[Any]:
 
 
 MEASURED = {"small_leaves": performance.small_leaves, "by_size": performance.by_size}
+CLIPPING = ROOT / "docs" / "results" / "cpu_amd_epyc_2_cores_clipping.json"
 ROADS = {
     "nanogpt": ("nanogpt", "flax_gpt"),
     "hugging_face": ("hugging_face",),
@@ -68,6 +71,7 @@ BLOCKS = {
     "README.md": {"optimizers": optimizers},
     "docs/optax.md": {"optimizers": optimizers},
     "docs/packing.md": {name: lambda make=make: make(performance.load()) for name, make in MEASURED.items()},
+    "docs/around.md": {"clipping": lambda: clipping.markdown(read(CLIPPING, ("size", "dtype", "seconds")))},
     "docs/moving_a_run.md": {name: functools.partial(script, name) for name in ("move_to_jax", "move_to_torch")},
     **{f"docs/roads/{page}.md": {name: functools.partial(script, f"roads/{name}") for name in names} for page, names in ROADS.items()},
     **{f"docs/reference/{package.rpartition('.')[2]}.md": {"reference": functools.partial(reference, package)} for package in PACKAGES},

@@ -37,6 +37,7 @@ class StockLoop:
             parts = [lr_scheduler.LambdaLR(self.optimizer, lambda t: t / warmup_steps), *parts]
         self.scheduler = lr_scheduler.SequentialLR(self.optimizer, parts, [warmup_steps] if warmup_steps else [])
         self.params, self.every, self.max_norm = params, every, max_norm
+        self.last = warmup_steps + decay_steps  # after it CosineAnnealingLR would rise again
         self.sums: list = [None] * len(params)
         self.microbatch = 0
 
@@ -55,5 +56,6 @@ class StockLoop:
                 p.grad, self.sums[i] = self.sums[i], None
             torch.nn.utils.clip_grad_norm_(self.params, self.max_norm)
             self.optimizer.step()
-            self.scheduler.step()
+            if self.scheduler.last_epoch < self.last:
+                self.scheduler.step()
             self.microbatch = 0

@@ -66,28 +66,50 @@ class Averaged(NamedTuple):
     """The state of stock averages, by the names of ours."""
 
     average: Any
-    biased_average: Any
     n_averaged: Any
 
 
-def _incremental(**arguments: Any) -> optax.GradientTransformation:
-    """optax's average after our SGD, as its users write it: `optax.incremental_update` beside the state."""
-    sgd, biased = jaxopt_impl.sgd(0.1, momentum=_MOMENTUM), arguments.get("form") == "optax"
-    step_size = 1 - arguments.get("decay", 0.999)
+def _stock_ema(decay: float = 0.999, **ours: Any) -> optax.GradientTransformation | None:
+    """optax.ema of the parameters, debiased, beside optax.sgd."""
+    if ours:
+        return None  # optax has no such arguments
+    sgd, ema = optax.sgd(0.1, momentum=_MOMENTUM), optax.ema(decay)
 
     def init(params):
-        average = jax.tree.map(jnp.zeros_like if biased else jnp.copy, params)
-        return sgd.init(params), Averaged(None if biased else average, average if biased else None, jnp.zeros([], jnp.int32))
+        return sgd.init(params), ema.init(params), Averaged(jax.tree.map(jnp.copy, params), jnp.zeros([], jnp.int32))
 
     def update(updates: Any, state: Any, params: Any = None):
         updates, inner = sgd.update(updates, state[0], params)
-        after, own = optax.apply_updates(params, updates), state[1]
-        average = optax.incremental_update(after, own.biased_average if biased else own.average, step_size)
-        if not biased:
-            average = jax.tree.map(lambda a, p: jnp.where(own.n_averaged > 0, a, p), average, after)
-        return updates, (inner, Averaged(None if biased else average, average if biased else None, own.n_averaged + 1))
+        average, biased = ema.update(optax.apply_updates(params, updates), state[1])
+        return updates, (inner, biased, Averaged(average, state[2].n_averaged + 1))
 
     return optax.GradientTransformation(init, update)
+
+
+def _stock_torch_ema(decay: float = 0.999, **ours: Any) -> Callable[[list], Driven] | None:
+    """torch's AveragedModel, beside torch's SGD."""
+    return None if ours else _stock_averaging(lambda swa_utils: swa_utils.get_ema_multi_avg_fn(decay))
+
+
+def _stock_torch_swa(**ours: Any) -> Callable[[list], Driven] | None:
+    return None if ours else _stock_averaging(lambda swa_utils: None)
+
+
+def _stock_averaging(function: Callable[[Any], Any]) -> Callable[[list], Driven]:
+    def make(params: list) -> Driven:
+        import torch
+        from torch.optim import swa_utils
+
+        optimizer, model = torch.optim.SGD(params, lr=0.1, momentum=_MOMENTUM), torch.nn.ParameterList(params)
+        averaged = swa_utils.AveragedModel(model, multi_avg_fn=function(swa_utils))
+
+        def step() -> None:
+            optimizer.step()
+            averaged.update_parameters(model)
+
+        return Driven(optimizer, step, lambda: {"average": dict(zip(params, averaged.module.parameters(), strict=True))})
+
+    return make
 
 
 PARAMS_EMA = Piece(
@@ -116,7 +138,9 @@ PARAMS_EMA = Piece(
     jax=_jax_ema,
     torch=_torch_ema,
     state=("momentum_buffer", "average", "biased_average", "n_averaged"),
-    stock_jax=_incremental,
+    stock_jax=_stock_ema,
+    stock_torch=_stock_torch_ema,
+    measured="average",
     refused=(
         Refused({"decay": -0.1}, "Invalid decay value: -0.1 (params_ema: decay >= 0 and decay <= 1)"),
         Refused({"decay": 1.5}, "Invalid decay value: 1.5 (params_ema: decay >= 0 and decay <= 1)"),
@@ -134,7 +158,7 @@ PARAMS_EMA = Piece(
         ),
         Refused({"accumulator_dtype": "float64"}, "params_ema: accumulator_dtype float64 is not supported; float32 or None is needed."),
     ),
-    differs="optax: the caller's jit contracts incremental_update's product and sum to an FMA; torch: get_ema_multi_avg_fn is lerp, an FMA",
+    differs="torch starts at the parameters, and get_ema_multi_avg_fn is lerp, an FMA; optax.ema starts at 0 and is debiased, by FMAs",
 )
 
 PARAMS_SWA = Piece(
@@ -147,6 +171,8 @@ PARAMS_SWA = Piece(
     jax=_jax_swa,
     torch=_torch_swa,
     state=("momentum_buffer", "average", "n_averaged"),
+    stock_torch=_stock_torch_swa,
+    measured="average",
     refused=(
         Refused({"accumulator_dtype": "float64"}, "params_swa: accumulator_dtype float64 is not supported; float32 or None is needed."),
     ),

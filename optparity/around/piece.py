@@ -37,6 +37,7 @@ class Piece:
         sampled: the rows that `make test` runs, where all of them would take long.
         dtypes: what leaves it is about.
         except_in: context -> why parity has no meaning there.
+        measured: what the distance of stock is measured of: "params", or a field of the state.
         differs: why stock torch and stock optax end elsewhere, in a line.
     """
 
@@ -51,4 +52,5 @@ class Piece:
     sampled: tuple[str, ...] | None = None
     dtypes: tuple[str, ...] = DTYPES
     except_in: Mapping[str, str] = field(default_factory=dict)
+    measured: str = "params"
     differs: str = ""

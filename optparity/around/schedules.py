@@ -395,7 +395,8 @@ SCHEDULES = Piece(
     stock_torch=_stock_scheduled,
     refused=_REFUSED,
     sampled=("warm_up, from a quarter", "one_cycle, three phases, with Adam's b1", "polynomial, real power"),
-    differs="optax: learning rates in float32, by XLA's functions; torch: in float64, not rounded to float32",
+    differs="optax: learning rates in float32, by XLA's functions; a polynomial of a real power may end in NaN, as 1 − t · (1/T) is < 0; "
+    "torch: in float64, not rounded to float32, and a cosine rises again",
 )
 
 PIECES = (SCHEDULES,)

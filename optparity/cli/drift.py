@@ -7,7 +7,6 @@ import typer
 
 from .. import drift as measuring
 from .. import drift_around as measuring_around
-from ..around import AROUND_ROWS
 from ..registry import DTYPES, OPTIMIZERS
 from ._console import need, progress, say, writable, write
 
@@ -24,7 +23,7 @@ def drift(file: Page, steps: Steps = 1000, around: Around = False) -> None:
     """
     need("torch")
     writable(file)
-    measured, total = (measuring_around, len(AROUND_ROWS)) if around else (measuring, len(OPTIMIZERS) * len(DTYPES))
+    measured, total = (measuring_around, len(measuring_around.ROWS)) if around else (measuring, len(OPTIMIZERS) * len(DTYPES))
     rows = []
     with progress() as bar:
         task = bar.add_task("", total=total)

@@ -40,10 +40,10 @@ def everything() -> Iterator[Case]:
 
 
 def few() -> Iterator[Case]:
-    """Each row in two of the contexts and on two of the streams, with another dtype each time."""
+    """Each row in a context and on a stream, default rows in two of them, with another dtype each time."""
     for i, row in enumerate(row for row in AROUND_ROWS if row.entry.sampled is None or row.label in row.entry.sampled):
         contexts = [context for context in CONTEXTS if context not in row.entry.except_in]
-        for j in range(2):
+        for j in range(2 if row.label == "default" else 1):
             context = contexts[(i + j * len(contexts) // 2) % len(contexts)]
             streams = [stream for stream in STREAMS if stream not in CONTEXTS[context].except_on]
             yield Case(row, row.dtypes[(i + j) % len(row.dtypes)], context, streams[(i + 4 * j) % len(streams)], 12)

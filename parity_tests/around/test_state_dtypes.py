@@ -221,6 +221,7 @@ def test_inside_of_chains_partitions_and_injected_numbers_state_is_found():
         _, state = jax.eval_shape(tx.update, params, state, params)
 
 
+@EXHAUSTIVE
 def test_a_moment_that_the_inner_optimizer_rounds_itself_is_its_own():
     tx = jaxopt_impl.stochastic_rounding(jaxopt_impl.adam(0.1, eps=1e-4, mu_dtype="bfloat16"), 3)
     make = lambda params: torch_ref.StochasticRounding(  # noqa: E731

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import torch_ref
 from benchmarks import __main__ as command
-from benchmarks import compiled, packing, page, report, runs
+from benchmarks import clipping, compiled, packing, page, report, runs
 from benchmarks import measure as measuring
 from benchmarks.sides import COPY, InJax, serve, unfenced
 from benchmarks.traffic import Traffic
@@ -282,3 +282,14 @@ def test_the_picture_has_a_mark_for_each_implementation(tmp_path):
     page.draw(page.load().first, tmp_path / "page.svg")
     picture = (tmp_path / "page.svg").read_text()
     assert picture.count("PathCollection") >= len(page.MARKS)
+
+
+def test_clipping_is_timed_on_every_side():
+    """A small run; each step really clips, and goes on where the last one ended."""
+    seconds = clipping.measured(64, 2, "float32", 3)
+    assert seconds.keys() == clipping.PEERS.keys() | set(clipping.PEERS.values())
+    assert all(len(taken) == 3 for taken in seconds.values())
+    table = clipping.markdown({"size": 64, "dtype": "float32", "seconds": seconds})
+    assert table.count("\n") == 1 + len(clipping.PEERS)
+    with pytest.raises(typer.Exit):
+        clipping.main(64, 2, "float8", 3)
