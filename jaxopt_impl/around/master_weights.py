@@ -49,7 +49,8 @@ def master_weights(tx: optax.GradientTransformation) -> optax.GradientTransforma
         >>> state = tx.init(params)
         >>> for _ in range(3):  # each is a quarter of a unit in the last place
         ...     updates, state = tx.update(jnp.ones(1, jnp.bfloat16), state, params)
-        ...     params = optax.apply_updates(params, updates)
+        ...     with jax.numpy_dtype_promotion("standard"):  # as it is, where nobody has said "strict"
+        ...         params = optax.apply_updates(params, updates)
         >>> params, state.master
         (Array([0.996094], dtype=bfloat16), Array([0.9970703], dtype=float32))
     """

@@ -63,7 +63,8 @@ def stochastic_rounding(tx: optax.GradientTransformation, seed: int, *, state: b
         >>> params = jnp.full(1000, 1.5, jnp.bfloat16)
         >>> state = tx.init(params)
         >>> updates, state = tx.update(jnp.ones(1000, jnp.bfloat16), state, params)
-        >>> params = optax.apply_updates(params, updates)
+        >>> with jax.numpy_dtype_promotion("standard"):  # as it is, where nobody has said "strict"
+        ...     params = optax.apply_updates(params, updates)
         >>> int((params == 1.5).sum()), int((params == 1.5 - 2**-7).sum())
         (871, 129)
     """

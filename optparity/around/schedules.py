@@ -44,10 +44,13 @@ LEARNING_RATE = 0.1
 
 def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
     """Every schedule in every form, by name and label: one that ends after n steps or so, and cycles of so many."""
-    lr, warm, last, gamma = LEARNING_RATE, n // 5, LEARNING_RATE / 8, 1 - 3 / n
+    return {**_stairs(n), **_powers(n), **_cosines(n), **_cycles(n, cycle)}
+
+
+def _stairs(n: int) -> dict[str, dict[str, Form]]:
+    """Constant, and in steps."""
+    lr, warm, gamma = LEARNING_RATE, n // 5, 1 - 3 / n
     marks = [n // 7, n // 3, 2 * n]
-    cosine = {"init_value": lr, "steps": n, "end_value": last}
-    around = {"steps": cycle, "pct_start": 0.025}
     return {
         "constant": {
             "default": Form(arguments={"value": lr}, in_optax=lambda: optax.constant_schedule(lr)),
@@ -79,6 +82,13 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
                 scheduler=lambda optimizer, lrs: lrs.MultiStepLR(optimizer, [warm, *marks, warm], 0.3),
             ),
         },
+    }
+
+
+def _powers(n: int) -> dict[str, dict[str, Form]]:
+    """Exponential, linear, polynomial."""
+    lr, warm, last, gamma = LEARNING_RATE, n // 5, LEARNING_RATE / 8, 1 - 3 / n
+    return {
         "exponential": {
             "default": Form(
                 arguments={"init_value": lr, "gamma": gamma},
@@ -121,6 +131,14 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
                 in_optax=lambda: optax.polynomial_schedule(lr, last, 2, n, 3),
             ),
         },
+    }
+
+
+def _cosines(n: int) -> dict[str, dict[str, Form]]:
+    """Cosines, and warm-up before them."""
+    lr, warm, last = LEARNING_RATE, n // 5, LEARNING_RATE / 8
+    cosine = {"init_value": lr, "steps": n, "end_value": last}
+    return {
         "cosine": {
             "default": Form(arguments=cosine, in_optax=lambda: optax.cosine_decay_schedule(lr, n, 1 / 8)),
             "to 0": Form(arguments={"init_value": lr, "steps": n}, in_optax=lambda: optax.cosine_decay_schedule(lr, n)),
@@ -155,6 +173,14 @@ def forms(n: int, cycle: int) -> dict[str, dict[str, Form]]:
                 ),
             ),
         },
+    }
+
+
+def _cycles(n: int, cycle: int) -> dict[str, dict[str, Form]]:
+    """One cycle, and the inverse square root."""
+    lr, warm = LEARNING_RATE, n // 5
+    around = {"steps": cycle, "pct_start": 0.025}
+    return {
         "one_cycle": {
             "default": Form(
                 arguments={"peak_value": lr, **around},

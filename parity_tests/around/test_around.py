@@ -58,7 +58,10 @@ def test_no_bit_differs(case):
         report = assert_identical(case.row.tx, case.row.torch, params, fed, steps=case.steps, context=case.context)
         assert report.steps == min(case.steps, CONTEXTS[case.context].most_steps or case.steps)
         names = {getattr(key, "name", None) for path, _ in tree_leaves_with_path(case.row.tx.init(params)) for key in path}
-        assert set(report.compared) - {"params", "step"} == names & set(case.row.entry.state)
+        compared = set(report.compared) - {"params", "step"}
+        never_stepped = case.stream in ("inf", "nan")  # where such steps are left out, torch has not begun its state
+        assert compared <= names & set(case.row.entry.state)
+        assert never_stepped or compared == names & set(case.row.entry.state)
 
 
 REFUSED = [(piece, refused) for piece in PIECES.values() for refused in piece.refused]

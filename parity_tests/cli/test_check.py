@@ -18,6 +18,7 @@ import pytest
 import torch_ref
 from jaxopt_impl import numerics as nx
 from optparity import check, registry
+from optparity.around import PIECES
 from optparity.check import Result, Trial, summaries
 from optparity.parity import contexts
 from optparity.parity.reports import Difference, Report
@@ -126,7 +127,7 @@ def test_the_verdict_is_the_last_line(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["adamm"], f"Invalid value for 'NAME': 'adamm' is not one of {', '.join(map(repr, OPTIMIZERS))}."),
+        (["adamm"], f"Invalid value for 'NAME': 'adamm' is not one of {', '.join(map(repr, [*OPTIMIZERS, *PIECES]))}."),
         (["--stream", "nope"], "Invalid value for '--stream': 'nope' is not one of 'normal', 'wide', "),
         (["--dtype", "int8"], "Invalid value for '--dtype': 'int8' is not one of 'float32', 'float64', 'bfloat16', 'float16'."),
         (["--steps", "0"], "Invalid value for '--steps'"),
