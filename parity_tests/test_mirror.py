@@ -91,7 +91,7 @@ def test_checks_are_the_same_text():
 
 
 def named(text):
-    """Each definition and assignment at the top of a module, by its name, without what it says of itself and its annotations."""
+    """Each definition and assignment at the top of a module, by its name."""
     found = {}
     for node in ast.parse(text).body:
         names = [node.name] if isinstance(node, ast.ClassDef | ast.FunctionDef) else []

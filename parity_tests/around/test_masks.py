@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from flax import nnx
 from torch import nn
 
 import torch_ref
@@ -54,7 +55,6 @@ def test_paths_are_spelled_as_torch_spells_them():
 
 @EXHAUSTIVE
 def test_a_variable_of_nnx_has_the_path_of_its_attribute():
-    nnx = pytest.importorskip("flax.nnx")
     params = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Param)
     assert sorted(seen(params)) == ["bias", "kernel"]
     tx: Any = adamw(0.1, mask=by_path(decayed))

@@ -1,5 +1,6 @@
 """What the wrappers share that step half parameters in float32.  Mirror: jaxopt_impl/around/widening.py"""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from .. import numerics as nx
 from . import checks
 
 
-class Widened:
+class Widened(ABC):
     """An optimizer that steps float32 copies of half parameters, its own parameters in their place; others it steps as they are.
 
     It has no groups of its own: a scheduler, or whatever sets a learning rate, is made over `optimizer`. Subclasses say which dtypes are
@@ -57,9 +58,9 @@ class Widened:
             self.step_copies()
         return loss
 
+    @abstractmethod
     def step_copies(self) -> None:
         """Step what has a gradient; that of halves is in their copies, in float32."""
-        raise NotImplementedError
 
     def check(self, path: str, p: Tensor) -> None:
         """Raise where a parameter cannot be had."""
