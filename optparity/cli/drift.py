@@ -23,7 +23,7 @@ def drift(file: Page, steps: Steps = 1000, around: Around = False) -> None:
     """
     need("torch")
     writable(file)
-    measured, total = (measuring_around, len(measuring_around.ROWS)) if around else (measuring, len(OPTIMIZERS) * len(DTYPES))
+    measured, total = (measuring_around, len(measuring_around.rows())) if around else (measuring, len(OPTIMIZERS) * len(DTYPES))
     rows = []
     with progress() as bar:
         task = bar.add_task("", total=total)
