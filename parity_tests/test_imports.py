@@ -18,7 +18,8 @@ RULES = {
 }
 LOWER = BASE | RULES | {"optparity.registry", "optparity.around"}
 MIDDLE = {"optparity.parity", "optparity.interop", "optparity.accounting", "optparity.models"}
-UPPER = {
+COMPARED = {f"optparity.{name}" for name in ("versus", "traces", "explain", "report")}
+UPPER = COMPARED | {
     "optparity.accelerators",
     "optparity.checkpoints",
     "optparity.training",
@@ -57,6 +58,11 @@ MAY_IMPORT = {
     "optparity.interop": LOWER,
     "optparity.accounting": LOWER,
     "optparity.models": LOWER,
+    "optparity.versus": LOWER | MIDDLE,
+    "optparity.explain": LOWER | MIDDLE | {"optparity.versus"},
+    "optparity.traces": LOWER | MIDDLE | {"optparity.versus", "optparity.explain"},
+    "optparity.report": LOWER | MIDDLE | {"optparity.versus", "optparity.explain", "optparity.doctor"},
+    "optparity.pytest_plugin": LOWER | MIDDLE | COMPARED,
     "optparity.accelerators": LOWER | MIDDLE,
     "optparity.checkpoints": LOWER | MIDDLE,
     "optparity.training": LOWER | MIDDLE,
@@ -66,7 +72,7 @@ MAY_IMPORT = {
     "optparity.drift_around": LOWER | MIDDLE | {"optparity.doctor", "optparity.drift"},
     "optparity.cli": LOWER | MIDDLE | UPPER | {"optparity"},
     "optparity.__main__": {"optparity.cli"},
-    "optparity": LOWER | MIDDLE,  # its __init__
+    "optparity": LOWER | MIDDLE | {"optparity.traces"},  # its __init__
     "benchmarks": PRODUCT,
     "tools": PRODUCT | {"benchmarks"},
     "examples": PRODUCT,

@@ -1,0 +1,1 @@
+"""The pytest plugin: the fixture `parity`, the marker `parity`, the option `--parity-report`."""
