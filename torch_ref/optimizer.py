@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import checks
 from . import numerics as nx
-from .shards import check_placed, local
+from .shards import check_placed, local, spread_as
 
 # What the absence of a flag means in a group from an older checkpoint, whatever this optimizer was made with.
 _ABSENT = {
@@ -96,8 +96,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             for field, value in loaded["state"].get(i, {}).items():
                 dtype = self._field_dtype(field, p)
                 if dtype != nx.dtype_name(p.dtype) and isinstance(value, Tensor) and field != "step":
-                    self.state[p][field] = torch.empty_like(value, dtype=getattr(torch, dtype), device=p.device)
-                    local(self.state[p][field]).copy_(nx.unwrap(nx.wrap(local(value).to(p.device), nx.dtype_name(value.dtype)), dtype))
+                    there = nx.wrap(value.to(p.device, copy=True), nx.dtype_name(value.dtype))
+                    self.state[p][field] = spread_as(value, nx.unwrap(there, dtype))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -120,12 +120,11 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         first = self._start(p, group)
         kept, computed_in = self._kept(path, p, g, group), self._state_dtype(p)
         h = self._prepared(p, group, first)
-        g, p = local(g), local(p)
         s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, computed_in) for field, x in kept.items()}))
         u, s = type(self).rule(nx.wrap(g, computed_in), nx.wrap(p, computed_in), s, h)
         for field, tensor in kept.items():
             tensor.copy_(nx.unwrap(getattr(s, field), self.own_dtypes.get(field)))
-        p.add_(nx.finish(u, nx.dtype_name(p.dtype)))
+        local(p).add_(nx.finish(u, nx.dtype_name(p.dtype)))
 
     def _start(self, p: Tensor, group: dict) -> bool:
         """Give a parameter the state before its first step, if this is the first; whether it is."""

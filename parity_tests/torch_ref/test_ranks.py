@@ -5,24 +5,45 @@ from itertools import product
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 import torch_ref
+from optparity.around import AROUND_ROWS, PIECES, AroundRow
 
 from ..sampling import DEFAULTS, EXHAUSTIVE, FULL
 from . import ranks
 
+FIRST = [AroundRow(name, next(iter(piece.rows))) for name, piece in PIECES.items()]
+
+
+LOOKING_EVERYWHERE = ("loss_scale", "apply_if_finite", "clip_by_global_norm")  # for infinities
+
 
 @pytest.mark.parametrize(
-    ("world", "rows", "dtypes", "steps"),
-    [(2, FULL, ["float32"], 5), pytest.param(4, [*FULL, *DEFAULTS], ["float32", "bfloat16"], 100, marks=EXHAUSTIVE)],
-    ids=["2 ranks", "4 ranks"],
+    ("world", "cases", "steps"),
+    [
+        (
+            2,
+            [
+                *((row, "float32", "normal") for row in FULL),
+                *((row, row.dtypes[0], "normal") for row in FIRST),
+                *((row, row.dtypes[0], "inf") for row in FIRST if row.piece in LOOKING_EVERYWHERE),
+            ],
+            5,
+        ),
+        pytest.param(4, list(product([*FULL, *DEFAULTS], ["float32", "bfloat16"], ["normal"])), 100, marks=EXHAUSTIVE),
+        *(
+            pytest.param(4, [(row, dtype, stream) for row in AROUND_ROWS for dtype in row.dtypes], 12, marks=EXHAUSTIVE)
+            for stream in ("normal", "inf", "nan")
+        ),
+    ],
+    ids=["2 ranks", "rules, 100 steps", "pieces", "pieces, infinities", "pieces, NaN"],
 )
-def test_ranks_change_no_bit(world, rows, dtypes, steps, tmp_path):
-    """DDP, FSDP2 and ZeroRedundancyOptimizer: parameters and state."""
-    multiprocessing.spawn(ranks.walk, (world, str(tmp_path), list(product(rows, dtypes)), steps), nprocs=world)
+def test_ranks_change_no_bit(world, cases, steps, tmp_path):
+    """FSDP2, DDP and ZeroRedundancyOptimizer: parameters and state."""
+    ranks.start(ranks.walk, world, tmp_path, cases, steps)
     assert [torch.load(tmp_path / str(rank)) for rank in range(world)] == [[]] * world
 
 
@@ -34,8 +55,8 @@ def test_ranks_change_no_bit(world, rows, dtypes, steps, tmp_path):
 def test_a_checkpoint_is_loaded_by_another_number_of_ranks(before, after, rows, tmp_path):
     """torch.distributed.checkpoint of model and optimizer under FSDP2; it goes on with the bits of one process."""
     cases = list(product(rows, ["float32", "bfloat16"]))
-    multiprocessing.spawn(ranks.save, (before, str(tmp_path), cases, 5), nprocs=before)
-    multiprocessing.spawn(ranks.load, (after, str(tmp_path), cases, 5), nprocs=after)
+    ranks.start(ranks.save, before, tmp_path, cases, 5)
+    ranks.start(ranks.load, after, tmp_path, cases, 5)
     assert [torch.load(tmp_path / f"loaded {rank}") for rank in range(after)] == [[]] * after
 
 
