@@ -6,7 +6,7 @@ Rounding shrinks with the precision: from float32 to float64 by about 2^29. What
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, log2
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,6 +36,11 @@ class Verdict:
     step: int | None = None
     shrinks: float | None = None
     why: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above, for JSON; an infinite number is a string."""
+        shrinks = self.shrinks if self.shrinks is None or isfinite(self.shrinks) else str(self.shrinks)
+        return {"kind": self.kind, "step": self.step, "shrinks": shrinks, "why": self.why}
 
     def __str__(self) -> str:
         if self.kind == "same":
