@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import checks
 from . import numerics as nx
+from .shards import check_placed, local
 
 # What the absence of a flag means in a group from an older checkpoint, whatever this optimizer was made with.
 _ABSENT = {
@@ -95,7 +96,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             for field, value in loaded["state"].get(i, {}).items():
                 dtype = self._field_dtype(field, p)
                 if dtype != nx.dtype_name(p.dtype) and isinstance(value, Tensor) and field != "step":
-                    self.state[p][field] = nx.unwrap(nx.wrap(value.to(p.device, copy=True), nx.dtype_name(value.dtype)), dtype)
+                    self.state[p][field] = torch.empty_like(value, dtype=getattr(torch, dtype), device=p.device)
+                    local(self.state[p][field]).copy_(nx.unwrap(nx.wrap(local(value).to(p.device), nx.dtype_name(value.dtype)), dtype))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -114,9 +116,11 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         checks.dense(self.name, path, str(g.layout).removeprefix("torch."))
         checks.floating(self.name, path, nx.dtype_name(g.dtype))
         checks.gradient(self.name, path, nx.dtype_name(g.dtype), nx.dtype_name(p.dtype), self.accumulator_dtype)
+        check_placed(self.name, path, "gradient", g, p)
         first = self._start(p, group)
         kept, computed_in = self._kept(path, p, g, group), self._state_dtype(p)
         h = self._prepared(p, group, first)
+        g, p = local(g), local(p)
         s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, computed_in) for field, x in kept.items()}))
         u, s = type(self).rule(nx.wrap(g, computed_in), nx.wrap(p, computed_in), s, h)
         for field, tensor in kept.items():
@@ -141,13 +145,14 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             self.state[p][field] = torch.full_like(p, value, dtype=getattr(torch, dtype), memory_format=torch.preserve_format)
 
     def _kept(self, path: str, p: Tensor, g: Tensor, group: dict) -> dict[str, Tensor]:
-        """The fields of a parameter's state that this group keeps; raises where one is missing or does not fit."""
+        """The fields of a parameter's state that this group keeps, what lies here of each; raises where one is missing or does not fit."""
         state = self.state.get(p, {})
         kept = {field: state.get(field) for field, value in self.initial_values(group).items() if value is not None}
         for field, tensor in kept.items():
             checks.present(self.name, path, field, tensor is not None)
             checks.alike(self.name, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, self._field_dtype(field, p))
-        return kept
+            check_placed(self.name, path, field, tensor, p)
+        return {field: local(tensor) for field, tensor in kept.items()}
 
     def _prepared(self, p: Tensor, group: dict, first: bool) -> Any:
         """The kernel's `Hyper` at this parameter's next step, which is counted here."""
