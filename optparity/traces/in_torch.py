@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..interop.parameters import of_weights
 from .recorder import Recorder
 
 
@@ -21,6 +22,7 @@ class TorchRecorder(Recorder):
             if p.requires_grad and p.is_leaf:
                 self._hooks.append(p.register_post_accumulate_grad_hook(lambda p, name=name: self._keep(name, p)))
         if model is not None:
+            self.extra["modules"] = {str(each.name): each.module for each in of_weights(model)}  # how a square kernel lies
             self._hooks.append(model.register_forward_pre_hook(self._forward, with_kwargs=True))
 
     def close(self) -> None:

@@ -43,6 +43,8 @@ class Trace:
         header: framework, device, versions, what was recorded.
         first, last: step numbers.
         shards: the files of tensors that are whole.
+        leaves: every leaf that a step has, in the order in which they come.
+        numbers: every stage that is numbers.
         torn: whether a last line without its end was left out.
     """
 
@@ -51,6 +53,8 @@ class Trace:
     first: int = 0
     last: int = -1
     shards: list[Shard] = field(default_factory=list)
+    leaves: dict[Leaf, None] = field(default_factory=dict)
+    numbers: dict[str, None] = field(default_factory=dict)
     torn: bool = False
 
     def __post_init__(self):
@@ -60,7 +64,10 @@ class Trace:
                 if says["trace"] != VERSION:
                     raise ValueError(f"{self.steps_file} is of version {says['trace']} of the format; this optparity reads {VERSION}.")
                 self.header = says
+            elif "leaves" in says:
+                self.leaves |= dict.fromkeys(leaf(each) for each in says["leaves"])
             elif "step" in says:
+                self.numbers |= dict.fromkeys(stage for stage in NUMBERS if stage in says)
                 self.first = says["step"] if self.last < 0 else self.first
                 self.last = says["step"]
             elif "shard" in says:

@@ -88,6 +88,7 @@ class Recorder:
         self._shard_bytes = shard_mib * 2**20
         self.last = 0  # the step that was recorded last
         self.late = False  # whether a step's parameters come with the next step, as `recorded` has them
+        self.extra: dict[str, Any] = {}  # further facts for the header
         self._begun, self._check = False, ""
         self._table: tuple[Leaf, ...] = ()
         self._tables: dict[tuple[Leaf, ...], int] = {}
@@ -274,7 +275,7 @@ class Recorder:
         self._file.flush()
 
     def _header(self) -> dict[str, Any]:
-        return {"trace": VERSION, **self._facts, "rank": self._rank, "tensors": self._tensors, "every": self._every}
+        return {"trace": VERSION, **self._facts, **self.extra, "rank": self._rank, "tensors": self._tensors, "every": self._every}
 
     # The file
 
