@@ -86,7 +86,8 @@ class Course:
         ulp = ulp_distance(first, second)
         a, b = first.astype(np.float64), second.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            absolute = float(np.nanmax(np.abs(a - b), initial=0.0))
+            apart = np.where(np.isnan(a) ^ np.isnan(b), np.inf, np.abs(a - b))  # NaN on one side only is as far as can be
+            absolute = float(np.nanmax(apart, initial=0.0))
             relative = absolute / float(np.nanmax(np.abs(b), initial=0.0) or 1.0)
         self._keep(step, place, Distance(not rejected.any(), first.size, int(rejected.sum()), int(ulp.max()), absolute, relative))
         if rejected.any():

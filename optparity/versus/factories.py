@@ -41,7 +41,7 @@ class Named:
             sys.path.insert(0, os.getcwd())
         try:
             found = importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script may leave Python
             raise ValueError(f"--{self.framework} {self.name}: {module} cannot be imported: {type(error).__name__}: {error}") from error
         for part in attribute.split("."):
             if not hasattr(found, part):
@@ -59,7 +59,7 @@ class Named:
         factory = self.factory()
         try:
             made = factory(**self.arguments) if self.framework == "jax" else factory(params, **self.arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ValueError(f"{self} fails: {type(error).__name__}: {error}") from error
         if self.framework == "jax" and not (hasattr(made, "init") and hasattr(made, "update")):
             raise ValueError(f"{self} gives a {type(made).__name__}; an optax.GradientTransformation is needed.")
