@@ -104,6 +104,12 @@ class Course:
             self._keep(step, place, Distance(False, elements, None, None, None, None))
             self._part(Parting(step, place, None, first, second))
 
+    def put(self, step: int, place: Place, distance: Distance, parting: Parting | None = None) -> None:
+        """Note what somebody else has measured; `parting` where it is not the same by the mode."""
+        self._keep(step, place, distance)
+        if parting is not None:
+            self._part(parting)
+
     def _keep(self, step: int, place: Place, distance: Distance) -> None:
         if not self.steps or self.steps[-1] != step:
             self.steps.append(step)
