@@ -85,7 +85,9 @@ def _growth(grown: dict[int, dict[str, float]]) -> Any:
     stages = [stage for stage in STAGES if any(stage in of for of in grown.values())]
     made = table("step", *stages, right=["step", *stages])
     for step in steps:
-        made.add_row(str(step), *(f"{grown[step][stage]:.1e}" if grown[step].get(stage) else "0" if stage in grown[step] else "" for stage in stages))
+        made.add_row(
+            str(step), *(f"{grown[step][stage]:.1e}" if grown[step].get(stage) else "0" if stage in grown[step] else "" for stage in stages)
+        )
     return made
 
 

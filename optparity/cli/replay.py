@@ -14,7 +14,9 @@ from ._options import settings
 from .diff import ToleranceOption, about, judged, summary
 
 Folder = Annotated[Path, typer.Argument(metavar="TRACE", help="The folder of a trace with the elements of the gradients.")]
-Torch = Annotated[str | None, typer.Option("--torch", metavar="PKG.MODULE:FACTORY", help="A torch.optim.Optimizer, of a list of parameters.")]
+Torch = Annotated[
+    str | None, typer.Option("--torch", metavar="PKG.MODULE:FACTORY", help="A torch.optim.Optimizer, of a list of parameters.")
+]
 Jax = Annotated[str | None, typer.Option("--jax", metavar="PKG.MODULE:FACTORY", help="What makes an optax transform.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An argument of the factory. May be repeated.")]
 BeforeClip = Annotated[bool, typer.Option("--before-clip", help="Feed what backward left, not what the optimizer got.")]
