@@ -199,7 +199,7 @@ def test_a_trace_that_does_not_fit_is_refused(check, here):
     (here / "shapes.json").write_text('{"w": [3]}')
     one_line(*check(*OURS, "--gradients", "hashes", "--params", "shapes.json"), "no step was compared")
     steps = here / "run" / "rank-0" / "steps.jsonl"
-    steps.write_text(steps.read_text().replace('norm', 'worm', 1))
+    steps.write_text(steps.read_text().replace("norm", "worm", 1))
     one_line(*check(*OURS, "--gradients", "run"), "run/rank-0/steps.jsonl, line ")
     one_line(*check(*OURS, "--gradients", "nothing"), "nothing is no trace")
 
