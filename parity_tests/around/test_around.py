@@ -28,15 +28,17 @@ class Case(NamedTuple):
         return f"{self.row}-{self.dtype}-{self.context}-{self.stream}-{self.steps}"
 
 
-def everything() -> Iterator[Case]:
-    """Each row, dtype, stream and context, over 200 steps."""
-    for row in AROUND_ROWS:
-        for dtype in row.dtypes:
-            for context, way in CONTEXTS.items():
-                if context not in row.entry.except_in:
-                    for stream in STREAMS:
-                        if stream not in way.except_on:
-                            yield Case(row, dtype, context, stream, 200)
+def square() -> Iterator[Case]:
+    """Each row in each dtype over 200 steps: once in each context, on another stream each time.
+
+    Over the rows, each context meets each stream. All four together would be 27,000 cases, a day of compiling.
+    """
+    kinds = [(row, dtype) for row in AROUND_ROWS for dtype in row.dtypes]
+    for i, (row, dtype) in enumerate(kinds):
+        contexts = [context for context in CONTEXTS if context not in row.entry.except_in]
+        for j, context in enumerate(contexts):
+            streams = [stream for stream in STREAMS if stream not in CONTEXTS[context].except_on]
+            yield Case(row, dtype, context, streams[(i + j) % len(streams)], 200)
 
 
 def few() -> Iterator[Case]:
@@ -46,10 +48,10 @@ def few() -> Iterator[Case]:
         for j in range(2 if row.label == "default" else 1):
             context = contexts[(i + j * len(contexts) // 2) % len(contexts)]
             streams = [stream for stream in STREAMS if stream not in CONTEXTS[context].except_on]
-            yield Case(row, row.dtypes[(i + j) % len(row.dtypes)], context, streams[(i + 4 * j) % len(streams)], 12)
+            yield Case(row, row.dtypes[(i + j) % len(row.dtypes)], context, streams[(i + 4 * j) % len(streams)], 10)
 
 
-@pytest.mark.parametrize("case", [*few(), *(pytest.param(case, marks=EXHAUSTIVE) for case in everything())], ids=str)
+@pytest.mark.parametrize("case", [*few(), *(pytest.param(case, marks=EXHAUSTIVE) for case in square())], ids=str)
 def test_no_bit_differs(case):
     """Parameters and state, at every step."""
     with jax.enable_x64(case.dtype == "float64"):

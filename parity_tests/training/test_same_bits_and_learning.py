@@ -10,7 +10,7 @@ from optparity.training import run
 from optparity.training.tasks import TASKS
 
 from ..cli.running import optparity
-from ..sampling import sampled
+from ..sampling import EXHAUSTIVE, sampled
 from .runs import SMALLER, trained
 
 pytestmark = pytest.mark.usefixtures("as_users_have_it")
@@ -31,7 +31,7 @@ def test_shared_gradients_keep_every_bit(task, optimizer, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", sampled(zip(OPTIMIZERS), lambda optimizer: optimizer == "adam"))
-@pytest.mark.parametrize(("task", "steps"), [("mlp", 1000), ("gpt", 100)])
+@pytest.mark.parametrize(("task", "steps"), [("mlp", 1000), pytest.param("gpt", 100, marks=EXHAUSTIVE)])
 def test_own_gradients_part_and_both_sides_learn(task, steps, optimizer, tmp_path):
     """At the documented settings: the classifier to 95 % of what is held out, the GPT below the entropy of its text, in both frameworks."""
     training = trained(tmp_path / "run", steps, task=task, gradients="own", optimizer=optimizer, settings=SMALLER.get(task, {}))
