@@ -211,7 +211,7 @@ class SignOfMomentum(torch_ref.Lion):
 class Training:
     """A loop of somebody's own: two microbatches, averaged, clipped, momentum SGD on a cosine. The mistakes below change a method each."""
 
-    lr, max_norm, every, total_steps = 0.1, 2.0, 2, 100
+    lr, max_norm, every, total_steps = 0.1, 0.5, 2, 100
     momentum: Any = 0.9
     weight_decay: Any = 0.01
     says: ClassVar[dict[str, Any]] = {
@@ -219,7 +219,7 @@ class Training:
         "lr": 0.1,
         "momentum": 0.9,
         "weight_decay": 0.01,
-        "max_norm": 2.0,
+        "max_norm": 0.5,
         "every": 2,
         "total_steps": 100,
         "schedule": "cosine",
