@@ -11,7 +11,7 @@ from ..traces.diff import diff as compare
 from ..traces.reading import Trace, traces
 from ..versus.course import STAGES
 from ..versus.modes import BITS, Mode
-from ._console import console, refusing, say, table
+from ._console import console, need, refusing, say, table, writable
 from ._errors import BadInputError
 
 First = Annotated[Path, typer.Argument(metavar="A", help="The folder of a trace.")]
@@ -19,14 +19,17 @@ Second = Annotated[Path, typer.Argument(metavar="B", help="The folder of another
 ToleranceOption = Annotated[
     float | None, typer.Option("--tolerance", metavar="R", help="Same is what differs by at most R of a leaf's size. Default: bits.")
 ]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that shows where and how they part.")]
 Names = Annotated[Path | None, typer.Option(metavar="FILE.json", help='{"leaf in A": "leaf in B"}, or [leaf, axes].')]
 
 
-def diff(a: First, b: Second, tolerance: ToleranceOption = None, names: Names = None) -> None:
+def diff(a: First, b: Second, tolerance: ToleranceOption = None, names: Names = None, html: Html = None) -> None:
     """Find where two recorded runs part: the first step, stage and leaf, how far, and how it grows.
 
     Exit 0 if they do not part, 1 if they do.
     """
+    need("safetensors", *(["jinja2"] if html else []), extras="cli,convert")
+    writable(html)
     with refusing(ValueError):
         mode = judged(tolerance)
         given = None if names is None else _names(names)
@@ -36,6 +39,10 @@ def diff(a: First, b: Second, tolerance: ToleranceOption = None, names: Names = 
         found = [compare(here[rank], there[rank], mode=mode, names=given) for rank in here]
     for compared, one, other in zip(found, here.values(), there.values(), strict=True):
         show(compared, one, other)
+    if html:
+        from ..report import Entry, write
+
+        write(html, f"{a} and {b}", [Entry(compared.course) for compared in found])
     raise typer.Exit(0 if all(compared.course.same for compared in found) else 1)
 
 
@@ -85,7 +92,9 @@ def _growth(grown: dict[int, dict[str, float]]) -> Any:
     stages = [stage for stage in STAGES if any(stage in of for of in grown.values())]
     made = table("step", *stages, right=["step", *stages])
     for step in steps:
-        made.add_row(str(step), *(f"{grown[step][stage]:.1e}" if grown[step].get(stage) else "0" if stage in grown[step] else "" for stage in stages))
+        made.add_row(
+            str(step), *(f"{grown[step][stage]:.1e}" if grown[step].get(stage) else "0" if stage in grown[step] else "" for stage in stages)
+        )
     return made
 
 
