@@ -1,5 +1,6 @@
 """Which leaf of one trace is which of another, and how its axes lie there; and which fields of the state mean the same."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,8 +66,14 @@ def _shapes(trace: Run) -> dict[str, tuple[int, ...]]:
 def _matched(first: Run, second: Run, here: Mapping, there: Mapping, names: Mapping[str, Any] | None) -> Pairing:
     """By `Matching`, for which leaves are JAX's and parameters torch's."""
     given, axes = {}, {}
-    for path, value in (names or {}).items():
+    for spelled, value in (names or {}).items():
+        path = _dotted(spelled)
         name, layout = value if isinstance(value, list) and len(value) == 2 else (value, None)
+        if not isinstance(name, str) or not (
+            layout is None or (isinstance(layout, list) and all(isinstance(axis, int) for axis in layout))
+        ):
+            raise ValueError(f"names: {path} is {value!r}; the name of a leaf, or [name, axes], is needed.")
+        name = _dotted(name)
         if path not in here or name not in there:
             where, known = (first, here) if path not in here else (second, there)
             raise ValueError(f"names: {path if path not in here else name} is no leaf of {where}; one of {', '.join(known)} is needed.")
@@ -101,6 +108,11 @@ def _matched(first: Run, second: Run, here: Mapping, there: Mapping, names: Mapp
             found.layouts[own] = inverse(each.layout) if swapped else each.layout
     found.by = ", ".join(sorted(ways))
     return found
+
+
+def _dotted(path: str) -> str:
+    """JAX's own "['hidden']['kernel']" as hidden.kernel."""
+    return ".".join(re.findall(r"\['?([^\]']+)'?\]", path)) if path.startswith("[") else path
 
 
 def _of_shape(shape: Sequence[int]) -> np.ndarray:
