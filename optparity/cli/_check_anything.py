@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,8 +208,10 @@ def _params(file: Path | None, dtype: str | None, seed: int) -> Any:
 
 def _explanation(first: Named, second: Named, params: Any, gradients: Iterable) -> Any:
     """What convention makes them part, where one is known."""
-    explaining = import_module("optparity.explain")
-    return explaining.explain(first, second, params, gradients) if hasattr(explaining, "explain") else None
+    from ..explain import explain
+
+    with refusing(ValueError):
+        return explain(first, second, params, gradients)
 
 
 @dataclass(frozen=True)
