@@ -14,7 +14,7 @@ RULES = {
     *("jaxopt_impl.batches", "jaxopt_impl.binary64", "jaxopt_impl.corrected", "jaxopt_impl.platforms"),
     "jaxopt_impl.around",
     "torch_ref.around",
-    *("torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"),
+    *("torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer", "torch_ref.shards"),
 }
 LOWER = BASE | RULES | {"optparity.registry", "optparity.around"}
 MIDDLE = {"optparity.parity", "optparity.interop", "optparity.accounting", "optparity.models"}
@@ -43,10 +43,11 @@ MAY_IMPORT = {
         *(f"jaxopt_impl.{name}" for name in ("numerics", "binary64", "platforms", "checks", "transform")),
     },
     "jaxopt_impl": {f"jaxopt_impl.{name}" for name in ("numerics", "checks", "transform", "around")},
-    "torch_ref.numerics": set(),
+    "torch_ref.shards": set(),
+    "torch_ref.numerics": {"torch_ref.shards"},
     "torch_ref.checks": {"torch_ref.numerics"},
-    "torch_ref.optimizer": {"torch_ref.numerics", "torch_ref.checks"},
-    "torch_ref.around": {"torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"},
+    "torch_ref.optimizer": {"torch_ref.numerics", "torch_ref.checks", "torch_ref.shards"},
+    "torch_ref.around": {"torch_ref", *(f"torch_ref.{name}" for name in ("numerics", "checks", "optimizer", "shards"))},
     "torch_ref": {f"torch_ref.{name}" for name in ("numerics", "checks", "optimizer", "around")},
     "optparity._arrays": set(),
     "optparity._files": set(),
