@@ -44,6 +44,19 @@ class Result:
     def same(self) -> bool:
         return self.course.same
 
+    def same_at(self, place: Place) -> bool:
+        """Whether nothing differs there by the mode, nor is there anything to say of float64."""
+        verdict = self.rounding.get(place)
+        return all(distance.same for distance in self.course.distances[place].values()) and (verdict is None or verdict.kind == "same")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above, for JSON."""
+        document = {**self.course.to_dict(), "compared": self.compared, "not_compared": self.not_compared}
+        if self.in_float64 is None:
+            return document
+        told = [{**place._asdict(), **verdict.to_dict()} for place, verdict in self.rounding.items()]
+        return {**document, "rounding": told, "in_float64": self.in_float64.to_dict()}
+
 
 def against(
     first: Optimizer,
@@ -186,7 +199,7 @@ class _Pair:
         pairs = paired(ours, theirs, given)
         for who, there, used in ((self._first, ours, pairs.keys()), (self._second, theirs, pairs.values())):
             for name in there.keys() - used:
-                self.not_compared[f"{name} of {who.name}"] = "the other has no field of that name or of a known one"
+                self.not_compared[f"{name} of {who.name}"] = "no field of the other is known to mean the same"
         for a, b in pairs.items():
             self._compare_field(a if a == b else f"{a} = {b}", ours[a], theirs[b])
 

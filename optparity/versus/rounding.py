@@ -6,7 +6,7 @@ Rounding shrinks with the precision: from float32 to float64 by about 2^29. What
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, isfinite, log2
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Verdict:
     Attributes:
         kind: "same" where there is none, in either precision.
         step: from which step on: of rounding, where the bits part; of another formula, where the distance stays in float64.
-        shrinks: by how many powers of two the largest distance becomes smaller in float64, up to `step`; infinite where none is left.
+        shrinks: by how many powers of two the largest distance becomes smaller in float64, up to `step`; infinite where none is left, 0 where it does not.
         why: of "unknown": why it cannot be told.
     """
 
@@ -36,6 +36,11 @@ class Verdict:
     step: int | None = None
     shrinks: float | None = None
     why: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above, for JSON; an infinite number is a string."""
+        shrinks = self.shrinks if self.shrinks is None or isfinite(self.shrinks) else str(self.shrinks)
+        return {"kind": self.kind, "step": self.step, "shrinks": shrinks, "why": self.why}
 
     def __str__(self) -> str:
         if self.kind == "same":
@@ -68,7 +73,7 @@ def _verdict(lower: Mapping[int, Distance], higher: Mapping[int, Distance], fact
         if step not in higher:
             return Verdict("unknown", why="it is not there in float64")
         absolute, there = distance.absolute or 0.0, higher[step]
-        if parts is None and distance.ulp:
+        if parts is None and (distance.ulp or there.ulp):
             parts = step
         if isfinite(absolute):
             seen = max(seen, absolute)
@@ -81,6 +86,6 @@ def _verdict(lower: Mapping[int, Distance], higher: Mapping[int, Distance], fact
 
 
 def _shrinks(lower: float, higher: float) -> float:
-    if not lower:
-        return 0.0
-    return log2(lower / higher) if 0 < higher < inf else inf if not higher else -inf
+    if not higher:
+        return inf
+    return log2(lower / higher) if lower and isfinite(higher) else 0.0

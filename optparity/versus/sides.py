@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ..parity.contexts import CONTEXTS
-from .factories import Named
+from .factories import Named, said
 from .states import Fields, fields_of_tree
 
 FORMS = ("jit", "train_step", "eager")  # of `CONTEXTS`, how an optax transform may be called here
@@ -106,4 +106,4 @@ def failing(what: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{what}: {said(error)}") from error
