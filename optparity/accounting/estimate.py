@@ -78,7 +78,7 @@ def estimate(
         raise ValueError("transformer: seq is needed, since the configuration has no max_position_embeddings.")
     how = {"dtype": setup.dtype, "tensor_parallel": setup.tensor_parallel, "sequence_parallel": setup.sequence_parallel}
     textbook = model.activations(batch, seq, "korthikanti", setup.recompute, **how)
-    how["attention"] = setup.attention
+    how |= {"attention": setup.attention, "loss": setup.loss, "loss_chunk": setup.loss_chunk}
     executed = model.activations(batch, seq, "executed", setup.recompute, **how)
     if setup.framework == "torch":
         temporaries = _largest(model.temporaries(batch, seq, setup.recompute, **how))

@@ -9,6 +9,7 @@ import optax
 from jaxopt_impl import numerics as nx
 
 from . import checks
+from .loss import CHUNK, LOSSES
 
 FRAMEWORKS = ("torch", "jax")
 RECOMPUTE = ("none", "selective", "full")
@@ -31,6 +32,8 @@ class Setup:
             arXiv 1910.02054), elements rounded up. What stage 3 gathers for the layer at work is not counted.
         data_parallel: N.
         mixed_precision: parameters and gradients in a half dtype, float32 master copy and state: Adam's 2 + 2 + 12 bytes.
+        loss: "as-is" in the logits' dtype; "float32", cast first, as trainers do; "chunked", `loss_chunk` tokens at a time (see loss.py).
+            By default float32 with `mixed_precision`, else as-is.
         donate: in JAX, the step's outputs take the place of its inputs; without it both exist ("temporaries").
     Raises: ValueError where one of them is not what is said here.
     """
@@ -47,6 +50,8 @@ class Setup:
     data_parallel: int = 1
     mixed_precision: bool = False
     donate: bool = False
+    loss: str = ""
+    loss_chunk: int = CHUNK
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping):
@@ -59,6 +64,10 @@ class Setup:
         checks.flag("setup", sequence_parallel=self.sequence_parallel, mixed_precision=self.mixed_precision, donate=self.donate)
         if not self.dtype:
             object.__setattr__(self, "dtype", "bfloat16" if self.mixed_precision else "float32")
+        if not self.loss:
+            object.__setattr__(self, "loss", "float32" if self.mixed_precision else "as-is")
+        checks.one_of("setup", LOSSES, loss=self.loss)
+        checks.size("setup", loss_chunk=self.loss_chunk)
         who, dtypes = ("setup with mixed_precision", nx.HALVES) if self.mixed_precision else ("setup", nx.DTYPES)
         checks.one_of(who, dtypes, dtype=self.dtype)
         if self.donate and self.framework == "torch":

@@ -18,7 +18,7 @@ class Saved(NamedTuple):
     elements: int
     dtype: str
     core: bool = False  # inside the attention core, which selective recomputation makes again
-    only: str | None = None  # counted "executed" only, or "korthikanti" only
+    only: str | None = None  # counted "executed" only, or "korthikanti" only; "held": by the caller, until the backward pass is done
 
     @property
     def bytes(self) -> int:
@@ -32,6 +32,7 @@ class InFlight(NamedTuple):
     elements: int
     core: bool = False
     remade: int = 0  # elements more where the core is recomputed by itself: its inputs laid out anew, its output, that one's gradient
+    float32: int = 0  # elements more, in float32 whatever the dtype
 
 
 Kept = Iterator[Saved | InFlight]
@@ -39,7 +40,8 @@ Kept = Iterator[Saved | InFlight]
 
 @dataclass(frozen=True, kw_only=True)
 class Tensors:
-    """The tensors of one training step: before the blocks, in one block (its input first), and after them. See `Transformer.saved`.
+    """The tensors of one training step: before the blocks and in one block (its input first); `loss.after` has the rest. See
+    `Transformer.saved`.
 
     Attributes:
         model: the `Transformer`.
@@ -192,18 +194,6 @@ class Tensors:
             yield InFlight("mlp activation", beside + 2 * inner)
         yield InFlight("mlp down", beside + inner + matrix)
         yield _dropped("mlp", self.stream)
-
-    def after(self) -> Kept:
-        """The final norm, the head and the loss."""
-        logits = self.tokens * self.vocab_size
-        yield from self.norm("ln_f", self.waiting)
-        yield Saved("head input", self.stream, self.dtype)
-        yield InFlight("head", logits + self.table + self.stream)
-        yield Saved("log-probabilities", logits, self.dtype, only="executed")
-        yield Saved("logits", logits, "float32", only="korthikanti")
-        yield Saved("target indices", self.tokens, "int64", only="executed")
-        yield Saved("weight of the targets", 1, self.dtype, only="executed")
-        yield InFlight("log-softmax", 2 * logits)  # of nll_loss and of log_softmax
 
 
 def _dropped(name: str, elements: int, core: bool = False) -> Saved:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from math import prod
 
 from . import checks
+from . import loss as losses
 from .memory import Bytes, itemsize, plus, total
 from .parallel import ATTENTION, RECOMPUTE
 from .saved import InFlight, Saved, Tensors
@@ -210,6 +211,8 @@ class Transformer:
         attention: str = "written-out",
         tensor_parallel: int = 1,
         sequence_parallel: bool = False,
+        loss: str = "as-is",
+        loss_chunk: int = losses.CHUNK,
     ) -> tuple[list[Saved | InFlight], list[Saved | InFlight], list[Saved | InFlight]]:
         """What the forward pass keeps before the blocks, in one block (its input first) and after them, in order; on one device.
 
@@ -225,6 +228,8 @@ class Transformer:
         checks.dtype("transformer", dtype)
         checks.one_of("transformer", ATTENTION, attention=attention)
         checks.flag("transformer", sequence_parallel=sequence_parallel)
+        checks.one_of("transformer", losses.LOSSES, loss=loss)
+        checks.size("transformer", loss_chunk=loss_chunk)
         a, k, d, f, v = self._on_one_of(tensor_parallel)
         along = tensor_parallel if sequence_parallel else 1
         checks.divides("transformer with sequence_parallel", "tensor_parallel", along, "the sequence", seq)
@@ -242,7 +247,7 @@ class Transformer:
             intermediate_size=f,
             vocab_size=v,
         )
-        return list(tensors.before()), list(tensors.block()), list(tensors.after())
+        return list(tensors.before()), list(tensors.block()), list(losses.after(tensors, loss, loss_chunk))
 
     def block_activations(self, batch: int, seq: int, by: str = "executed", recompute: str = "none", **how) -> Bytes:
         """Bytes that one block keeps; `how` as for `saved`. With "full" its input only, with "selective" all but the attention core."""
@@ -270,15 +275,19 @@ class Transformer:
         dtype = how.get("dtype", "float32")
         kept = self.activations(batch, seq, "executed", recompute, **how)
         of_block = self.block_activations(batch, seq, "executed", recompute, **how)
-        below = {dtype: 2 * itemsize(dtype)}  # the loss and its gradient
+        scalar = losses.scalar_dtype(how.get("loss", "as-is"), dtype)
+        below = {scalar: 2 * itemsize(scalar)}  # the loss and its gradient
+        below = plus(below, total((one.dtype, one.bytes) for one in after if isinstance(one, Saved) and one.only == "held"))
         found: dict[str, Bytes] = {}
 
         def back(places: list[Saved | InFlight], below: Bytes, core: bool = True, extra: Callable[[InFlight], int] = lambda _: 0) -> None:
-            alive = [one for one in places if isinstance(one, InFlight) or (one.only != "korthikanti" and (core or not one.core))]
+            alive = [one for one in places if isinstance(one, InFlight) or (one.only in (None, "executed") and (core or not one.core))]
             for i, place in enumerate(alive):
                 if isinstance(place, InFlight) and (core or not place.core):
                     kept_here = [(one.dtype, one.bytes) for one in alive[:i] if isinstance(one, Saved)]
-                    here = plus(below, total(kept_here), {dtype: (place.elements + extra(place)) * itemsize(dtype)})
+                    here = plus(
+                        below, total(kept_here), {dtype: (place.elements + extra(place)) * itemsize(dtype)}, {"float32": 4 * place.float32}
+                    )
                     found[place.name] = total((name, max(count - kept.get(name, 0), 0)) for name, count in here.items())
 
         back(before, below)

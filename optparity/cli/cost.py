@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..accounting import CONVENTIONS, PRESETS, Cruncher, Estimate, Setup, Transformer, estimate, from_dict, parallel
+from ..accounting import loss as losses
 from ..accounting import show as costing
 from ..registry import DTYPES
 from ._console import console, drawable, refusing, say, table, writable, write
@@ -20,6 +21,7 @@ from ._options import ArgumentOption, Dtype, Optimizer, OptimizerOption, argumen
 Framework = StrEnum("Framework", list(parallel.FRAMEWORKS))
 Attention = StrEnum("Attention", list(parallel.ATTENTION))
 Recompute = StrEnum("Recompute", list(parallel.RECOMPUTE))
+Loss = StrEnum("Loss", list(losses.LOSSES))
 Convention = StrEnum("Convention", list(CONVENTIONS))
 
 
@@ -45,6 +47,10 @@ ZeroStage = Annotated[int, typer.Option(min=0, max=3, help="What is sharded over
 DataParallel = Annotated[int, typer.Option(min=1, help="Devices with batches of their own.")]
 MixedPrecision = Annotated[bool, typer.Option("--mixed-precision", help="Half weights, float32 master copy and state.")]
 Donate = Annotated[bool, typer.Option("--donate/--no-donate", help="In JAX, outputs take the place of inputs.")]
+OfLoss = Annotated[
+    Loss | None, typer.Option("--loss", help="How the cross-entropy is computed (default: as-is, or with --mixed-precision float32).")
+]
+LossChunk = Annotated[int, typer.Option(min=1, help="Tokens at a time, with --loss chunked.")]
 Conventions = Annotated[
     list[Convention] | None,
     typer.Option("--convention", metavar="NAME", help=f"{', '.join(CONVENTIONS)}. May be repeated; all by default."),
@@ -74,6 +80,8 @@ def cost(
     data_parallel: DataParallel = 1,
     mixed_precision: MixedPrecision = False,
     donate: Donate = False,
+    loss: OfLoss = None,
+    loss_chunk: LossChunk = losses.CHUNK,
     convention: Conventions = None,
     fits: Fits = None,
     json_file: Json = None,
@@ -97,6 +105,8 @@ def cost(
             data_parallel=data_parallel,
             mixed_precision=mixed_precision,
             donate=donate,
+            loss=str(loss or ""),
+            loss_chunk=loss_chunk,
         )
         asked = _Asked(model, costing.read(model) | assignments("--set", setting, costing.KEYS), batch, seq, setup)
         estimated = estimate(asked.model, batch, asked.tokens, setup, conventions=chosen(convention, ()) or None)
