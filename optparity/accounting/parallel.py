@@ -14,11 +14,12 @@ from .loss import CHUNK, LOSSES
 FRAMEWORKS = ("torch", "jax")
 RECOMPUTE = ("none", "selective", "full")
 ATTENTION = ("written-out", "sdpa")
+SCHEDULES = ("1f1b", "gpipe")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a model is trained, on each of `tensor_parallel` × `data_parallel` devices.
+    """How a model is trained, on each of `tensor_parallel` × `data_parallel` × `pipeline_parallel` × `context_parallel` devices.
 
     Attributes:
         optimizer, options: a name of `optparity.OPTIMIZERS` and its arguments, or (in JAX) an optax transform.
@@ -29,8 +30,13 @@ class Setup:
         tensor_parallel: t; attention heads, the MLP and the vocabulary are divided by it, norms are not.
         sequence_parallel: what tensor parallelism does not divide is divided by t along the sequence.
         zero_stage: 1 divides the optimizer's state by `data_parallel`, 2 the gradients as well, 3 the parameters as well (ZeRO,
-            arXiv 1910.02054), elements rounded up. What stage 3 gathers for the layer at work is not counted.
+            arXiv 1910.02054), elements rounded up. What is gathered and not yet reduced is in the temporaries (see sharding.py).
         data_parallel: N.
+        pipeline_parallel: p; layers are divided over so many stages. The device that needs most is counted (see stages.py).
+        microbatches: m; the batch is divided into so many, one after the other: in a pipeline, or to accumulate gradients.
+        schedule: of the pipeline: "1f1b", or "gpipe", which keeps all microbatches.
+        pipeline_chunks: v; with more than 1 the schedule is interleaved.
+        context_parallel: c; the sequence is divided by it, keys and values are gathered for a layer at a time. ZeRO divides by N c then.
         mixed_precision: parameters and gradients in a half dtype, float32 master copy and state: Adam's 2 + 2 + 12 bytes.
         loss: "as-is" in the logits' dtype; "float32", cast first, as trainers do; "chunked", `loss_chunk` tokens at a time (see loss.py).
             By default float32 with `mixed_precision`, else as-is.
@@ -52,6 +58,11 @@ class Setup:
     donate: bool = False
     loss: str = ""
     loss_chunk: int = CHUNK
+    pipeline_parallel: int = 1
+    microbatches: int = 1
+    schedule: str = "1f1b"
+    pipeline_chunks: int = 1
+    context_parallel: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping):
@@ -67,7 +78,17 @@ class Setup:
         if not self.loss:
             object.__setattr__(self, "loss", "float32" if self.mixed_precision else "as-is")
         checks.one_of("setup", LOSSES, loss=self.loss)
-        checks.size("setup", loss_chunk=self.loss_chunk)
+        checks.size("setup", loss_chunk=self.loss_chunk, pipeline_parallel=self.pipeline_parallel, microbatches=self.microbatches)
+        checks.size("setup", pipeline_chunks=self.pipeline_chunks, context_parallel=self.context_parallel)
+        checks.one_of("setup", SCHEDULES, schedule=self.schedule)
+        if self.pipeline_parallel == 1 and (self.pipeline_chunks, self.schedule) != (1, "1f1b"):
+            raise ValueError("setup: schedule and pipeline_chunks are for pipeline_parallel of 2 and more; got 1.")
+        if self.pipeline_chunks > 1 and self.microbatches % self.pipeline_parallel:
+            raise ValueError(
+                f"setup with pipeline_chunks: pipeline_parallel divides microbatches; got {self.pipeline_parallel} and {self.microbatches}."
+            )
+        if self.context_parallel > 1 and self.attention != "sdpa":
+            raise ValueError(f"setup with context_parallel: attention is sdpa; got {self.attention!r}.")
         who, dtypes = ("setup with mixed_precision", nx.HALVES) if self.mixed_precision else ("setup", nx.DTYPES)
         checks.one_of(who, dtypes, dtype=self.dtype)
         if self.donate and self.framework == "torch":
@@ -76,4 +97,4 @@ class Setup:
     def sharded(self, component: str) -> int:
         """By how much ZeRO divides a component."""
         stages = {"optimizer_state": 1, "gradients": 2, "parameters": 3}
-        return self.data_parallel if self.zero_stage >= stages[component] else 1
+        return self.data_parallel * self.context_parallel if self.zero_stage >= stages[component] else 1

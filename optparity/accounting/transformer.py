@@ -271,9 +271,14 @@ class Transformer:
         accumulate, or where ZeRO divides them: a step that starts without gradients needs less), and what is recomputed. Freed is what
         the backward pass has gone by. `how` as for `saved`.
         """
+        kept = self.activations(batch, seq, "executed", recompute, **how)
+        held = self.places(batch, seq, recompute, **how)
+        return {name: total((dtype, max(n - kept.get(dtype, 0), 0)) for dtype, n in here.items()) for name, here in held.items()}
+
+    def places(self, batch: int, seq: int, recompute: str = "none", **how) -> dict[str, Bytes]:
+        """All that stands at each place of PyTorch's backward pass, of `activations` and `temporaries`."""
         before, block, after = self.saved(batch, seq, **how)
         dtype = how.get("dtype", "float32")
-        kept = self.activations(batch, seq, "executed", recompute, **how)
         of_block = self.block_activations(batch, seq, "executed", recompute, **how)
         scalar = losses.scalar_dtype(how.get("loss", "as-is"), dtype)
         below = {scalar: 2 * itemsize(scalar)}  # the loss and its gradient
@@ -285,10 +290,9 @@ class Transformer:
             for i, place in enumerate(alive):
                 if isinstance(place, InFlight) and (core or not place.core):
                     kept_here = [(one.dtype, one.bytes) for one in alive[:i] if isinstance(one, Saved)]
-                    here = plus(
+                    found[place.name] = plus(
                         below, total(kept_here), {dtype: (place.elements + extra(place)) * itemsize(dtype)}, {"float32": 4 * place.float32}
                     )
-                    found[place.name] = total((name, max(count - kept.get(name, 0), 0)) for name, count in here.items())
 
         back(before, below)
         below = plus(below, total((one.dtype, one.bytes) for one in self._counted(before, "executed")))
