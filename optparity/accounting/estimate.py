@@ -9,6 +9,7 @@ import jax
 
 from . import checks
 from .cruncher import Cruncher
+from .low_precision import quantized
 from .memory import Bytes, Memory, itemsize, nbytes, plus, total
 from .parallel import Setup
 from .sharding import in_transit
@@ -152,6 +153,8 @@ def _counts(
     parameters = total([(dtype, itemsize(dtype) * sum(map(prod, weights.values())))])
     copy = nbytes(held.values()) if setup.mixed_precision else {}
     found = state(setup.optimizer, held, setup.framework, **setup.options)
+    if setup.moments:
+        found = quantized(weights.values(), master, setup.moments, 3 if setup.options.get("amsgrad") else 2)
 
     def sharded(component: str, whole: Bytes) -> dict[str, int]:
         return {dtype: -(-count // itemsize(dtype) // setup.sharded(component)) * itemsize(dtype) for dtype, count in whole.items()}

@@ -10,9 +10,10 @@ from jaxopt_impl import numerics as nx
 
 from . import checks
 from .loss import CHUNK, LOSSES
+from .low_precision import MOMENTS
 
 FRAMEWORKS = ("torch", "jax")
-RECOMPUTE = ("none", "selective", "full")
+RECOMPUTE = ("none", "selective", "alternate", "full")
 ATTENTION = ("written-out", "sdpa")
 SCHEDULES = ("1f1b", "gpipe")
 
@@ -26,7 +27,8 @@ class Setup:
         framework: "torch" (steps in place) or "jax".
         dtype: of parameters, gradients and activations; by default float32, or bfloat16 with `mixed_precision`.
         attention: "written-out", or "sdpa", whose fused kernel keeps a number for each row in the place of the s × s matrix.
-        recompute: "none"; "selective", the attention core again; "full", each block again from its input (Korthikanti et al. 2022).
+        recompute: "none"; "selective", the attention core again; "full", each block again from its input (Korthikanti et al. 2022);
+            "alternate", all but the fused attention and every second matrix product (torchtitan's selective "op").
         tensor_parallel: t; attention heads, the MLP and the vocabulary are divided by it, norms are not.
         sequence_parallel: what tensor parallelism does not divide is divided by t along the sequence.
         zero_stage: 1 divides the optimizer's state by `data_parallel`, 2 the gradients as well, 3 the parameters as well (ZeRO,
@@ -40,6 +42,9 @@ class Setup:
         mixed_precision: parameters and gradients in a half dtype, float32 master copy and state: Adam's 2 + 2 + 12 bytes.
         loss: "as-is" in the logits' dtype; "float32", cast first, as trainers do; "chunked", `loss_chunk` tokens at a time (see loss.py).
             By default float32 with `mixed_precision`, else as-is.
+        moments: of Adam and AdamW in torch, "8-bit", "4-bit" or "fp8" as in torchao (see low_precision.py); by default the optimizer's own.
+            A first moment in bfloat16 is an argument of the optimizer: `options={"mu_dtype": "bfloat16"}`. Without a master copy of the
+            weights all is in `dtype`: that is `mixed_precision=False`.
         donate: in JAX, the step's outputs take the place of its inputs; without it both exist ("temporaries").
     Raises: ValueError where one of them is not what is said here.
     """
@@ -63,6 +68,7 @@ class Setup:
     schedule: str = "1f1b"
     pipeline_chunks: int = 1
     context_parallel: int = 1
+    moments: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Mapping):
@@ -87,10 +93,19 @@ class Setup:
             raise ValueError(
                 f"setup with pipeline_chunks: pipeline_parallel divides microbatches; got {self.pipeline_parallel} and {self.microbatches}."
             )
+        if self.recompute == "alternate" and (self.attention != "sdpa" or self.tensor_parallel > 1):
+            got = f"{self.attention!r} and {self.tensor_parallel}"
+            raise ValueError(f"setup with recompute alternate: attention is sdpa and tensor_parallel is 1; got {got}.")
         if self.context_parallel > 1 and self.attention != "sdpa":
             raise ValueError(f"setup with context_parallel: attention is sdpa; got {self.attention!r}.")
         who, dtypes = ("setup with mixed_precision", nx.HALVES) if self.mixed_precision else ("setup", nx.DTYPES)
         checks.one_of(who, dtypes, dtype=self.dtype)
+        if self.moments:
+            checks.one_of("setup", MOMENTS, moments=self.moments)
+            checks.one_of("setup with moments", ("adam", "adamw"), optimizer=self.optimizer)
+            checks.one_of("setup with moments", ("torch",), framework=self.framework)
+            if self.options.get("mu_dtype"):
+                raise ValueError(f"setup with moments: mu_dtype is None; got {self.options['mu_dtype']!r}.")
         if self.donate and self.framework == "torch":
             raise ValueError("setup: donate is for framework jax; torch steps in place.")
 

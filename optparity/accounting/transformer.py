@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from math import prod
 
-from . import checks
+from . import alternate, checks
 from . import loss as losses
 from .memory import Bytes, itemsize, plus, total
 from .parallel import ATTENTION, RECOMPUTE
@@ -197,7 +197,9 @@ class Transformer:
             return 6 * self.parameters * tokens + 12 * layers * a * d * seq * tokens
         core = [of for name, of in block.items() if name in ("scores", "reduce", "relative scores")]
         fused = attention == "sdpa"  # keeps nothing of the core that could be dropped
-        again = {"none": 0, "selective": 0 if fused else sum(core), "full": sum(block.values())}[recompute]
+        again = {"none": 0, "selective": 0 if fused else sum(core), "full": sum(block.values()), "alternate": 0}[recompute]
+        if recompute == "alternate":
+            again = alternate.again(self, batch, seq, block)
         return 3 * self.forward_flops(batch, seq) + layers * (again + (block["scores"] if fused else 0))
 
     # activations
@@ -252,7 +254,10 @@ class Transformer:
     def block_activations(self, batch: int, seq: int, by: str = "executed", recompute: str = "none", **how) -> Bytes:
         """Bytes that one block keeps; `how` as for `saved`. With "full" its input only, with "selective" all but the attention core."""
         checks.one_of("transformer", RECOMPUTE, recompute=recompute)
-        block = self._counted(self.saved(batch, seq, **how)[1], by)
+        saved = self.saved(batch, seq, **how)[1]
+        if recompute == "alternate":
+            return alternate.kept(self, saved)
+        block = self._counted(saved, by)
         kept = {"none": block, "selective": [one for one in block if not one.core], "full": block[:1]}[recompute]
         return total((one.dtype, one.bytes) for one in kept)
 
@@ -300,7 +305,7 @@ class Transformer:
         if recompute == "selective":  # the core is made again when the backward pass comes to it
             back([one for one in block if isinstance(one, Saved) or one.core], others, extra=lambda place: place.remade)
             back(block, others, core=False)
-        elif recompute == "full":  # the block's output, made again, and its gradient stay until the block is done
+        elif recompute in ("full", "alternate"):  # the block's output, made again, and its gradient stay until the block is done
             back(block, others, extra=lambda _: 2 * block[0].elements)
         else:
             back(block, others)
