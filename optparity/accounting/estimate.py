@@ -12,7 +12,7 @@ from .cruncher import Cruncher
 from .low_precision import quantized
 from .memory import Bytes, Memory, itemsize, nbytes, plus, total
 from .parallel import Setup
-from .sharding import in_transit
+from .sharding import in_transit, sequences
 from .stages import LOSS, OnStage, Stage, stages
 from .state import state
 from .transformer import CONVENTIONS, Transformer
@@ -115,20 +115,14 @@ def _on_device(model: Transformer, batch: int, seq: int, setup: Setup, stage: St
     else:
         whole, kept = (model.block_activations(rows, here, "executed", recompute, **how) for recompute in ("none", setup.recompute))
         places = {"block": {dtype: count - kept.get(dtype, 0) for dtype, count in whole.items()}}
-    gradients = {name: transit.from_the_start if name in LOSS else transit.gradients for name in places}
-    temporaries = _largest({name: plus(of, transit.weights, gradients[name]) for name, of in places.items()})
-    temporaries = plus(temporaries, _keys_of_others(model, rows, seq, setup))
+    of_a_layer, of_the_head = sequences(model, rows, seq, here, setup)
+    beside = {
+        name: plus(transit.weights, *((transit.from_the_start, of_the_head) if name in LOSS else (transit.gradients, of_a_layer)))
+        for name in places
+    }
+    temporaries = _largest({name: plus(of, beside[name]) for name, of in places.items()})
     labels = "korthikanti", f"executed ({setup.framework})"
     return _counts(weights, setup, labels, (textbook, device.activations("executed")), temporaries)
-
-
-def _keys_of_others(model: Transformer, rows: int, seq: int, setup: Setup) -> Bytes:
-    """Keys and values of the whole sequence, and their gradients, which context parallelism gathers for one layer."""
-    if setup.context_parallel == 1:
-        return {}
-    _, k, d, _ = model.sizes
-    heads = max(k // setup.tensor_parallel, 1)
-    return {setup.dtype: 4 * rows * seq * heads * d * itemsize(setup.dtype)}
 
 
 def _cruncher(model: Cruncher, batch: int, setup: Setup, conventions: Sequence[str] | None) -> Estimate:

@@ -2,9 +2,10 @@
 
 V words of a large vocabulary make these the largest tensors of many steps: 128,256 words and 32,768 tokens are 16.8 GB in float32.
 
-    as-is     log-softmax in the logits' own dtype. 3 of them at the peak: log-probabilities, two gradients.
+    as-is     log-softmax in the logits' own dtype. 3 of them at the peak: log-probabilities, two gradients. 4 where the vocabulary
+              is divided by tensor parallelism.
     float32   logits cast first, as trainers do under mixed precision. The caller holds the logits too (`out = model(x)`), so that
-              a half dtype has 2 + 3 × 4 bytes for each logit. The cast copy is gone when the gradients come.
+              a half dtype has 2 + 3 × 4 bytes for each logit, divided 2 + 4 × 4. The cast copy is gone when the gradients come.
     chunked   head and loss for some tokens at a time, gradients made at once (fused linear cross-entropy): b s V never exists. The forward
               pass keeps the gradients of the head and of its input.
 """
@@ -32,7 +33,7 @@ def _as_is(tensors: Tensors) -> Kept:
     yield from _head(tensors)
     yield Saved("log-probabilities", logits, tensors.dtype, only="executed")
     yield from _targets(tensors, tensors.dtype)
-    yield InFlight("log-softmax", 2 * logits)  # of nll_loss and of log_softmax
+    yield InFlight("log-softmax", _gradients(tensors) * logits)
 
 
 def _float32(tensors: Tensors) -> Kept:
@@ -41,7 +42,7 @@ def _float32(tensors: Tensors) -> Kept:
     yield from _head(tensors)
     yield Saved("log-probabilities", logits, "float32", only="executed")
     yield from _targets(tensors, "float32")
-    yield InFlight("log-softmax", 0, float32=2 * logits)
+    yield InFlight("log-softmax", 0, float32=_gradients(tensors) * logits)
 
 
 def _chunked(tensors: Tensors, chunk: int) -> Kept:
@@ -53,8 +54,19 @@ def _chunked(tensors: Tensors, chunk: int) -> Kept:
     yield Saved("gradient of the head input", tensors.stream, tensors.dtype, only="executed")
     yield Saved("gradient of the head", tensors.table, tensors.dtype, only="executed")
     of_chunk = rows * tensors.model.hidden_size
-    yield InFlight("log-softmax", tensors.stream + logits, float32=3 * logits + 1)  # going forward: the head's input, a chunk's, the sum
+    yield InFlight(
+        "log-softmax", tensors.stream + logits, float32=(1 + _gradients(tensors)) * logits + 1
+    )  # going forward: the head's input, a chunk's, the sum
     yield InFlight("head of a chunk", tensors.stream + 2 * logits + tensors.table + of_chunk)
+
+
+def _gradients(tensors: Tensors) -> int:
+    """Of the size of the logits beside the log-probabilities.
+
+    The gradients of nll_loss and of log_softmax; or, where the vocabulary is divided, one gradient, the softmax and their sum (torch,
+    distributed/tensor/parallel/loss.py).
+    """
+    return 2 if tensors.tensor_parallel == 1 else 3
 
 
 def _head(tensors: Tensors) -> Kept:

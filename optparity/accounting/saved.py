@@ -61,6 +61,7 @@ class Tensors:
     head_dim: int
     intermediate_size: int
     vocab_size: int
+    tensor_parallel: int
 
     @property
     def stream(self) -> int:

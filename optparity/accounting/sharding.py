@@ -1,6 +1,7 @@
-"""What ZeRO's stages 2 and 3 have in flight: weights gathered for the layer at work, gradients before they are divided.
+"""What stands beside the parts that a device has of something divided: gathered weights, gradients before they are divided, sequences.
 
-As PyTorch's `fully_shard` does it, one unit a block, and one, the root, of all that is outside the blocks (embedding, last norm, head):
+ZeRO's stages 2 and 3, as PyTorch's `fully_shard` does them, one unit a block, and one, the root, of all that is outside the blocks
+(embedding, last norm, head):
 
     gathered     the root from the beginning to the end; the block at work, the one fetched before its turn, and the buffer in which
                  a gathered block arrives before it is cut into its weights
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from .memory import Bytes, itemsize, plus, total
 from .parallel import Setup
+from .transformer import Transformer
 
 GATHERED_BLOCKS = 3  # at work, fetched before its turn, arriving
 REDUCED_BLOCKS = 2  # this one and the one before
@@ -49,6 +51,19 @@ def in_transit(weights: Mapping[str, tuple[int, ...]], setup: Setup) -> InTransi
     gathered = {setup.dtype: root + GATHERED_BLOCKS * block}
     gradients = plus(_bytes({setup.dtype: root + block}), _bytes({reduced_in: REDUCED_BLOCKS * block}))
     return InTransit(_gathered(gathered, setup), gradients, {})
+
+
+def sequences(model: Transformer, rows: int, seq: int, here: int, setup: Setup) -> tuple[Bytes, Bytes]:
+    """What one layer has of the whole sequence, and the head, where the sequence is divided into parts of `here` tokens.
+
+    Sequence parallelism gathers the inputs of attention and of the MLP, and has gradients of that size before they are reduced; of the
+    head its input. Context parallelism gathers keys and values and has their gradients.
+    """
+    width, size = model.hidden_size, itemsize(setup.dtype)
+    stream = rows * here * width * size if setup.sequence_parallel and setup.tensor_parallel > 1 else 0
+    _, k, d, _ = model.sizes
+    keys = rows * seq * max(k // setup.tensor_parallel, 1) * d * size if setup.context_parallel > 1 else 0
+    return total([(setup.dtype, 4 * stream + 4 * keys)]), total([(setup.dtype, stream)])
 
 
 def _gathered(elements: Mapping[str, int], setup: Setup) -> Bytes:

@@ -248,6 +248,7 @@ class Transformer:
             head_dim=d,
             intermediate_size=f,
             vocab_size=v,
+            tensor_parallel=tensor_parallel,
         )
         return list(tensors.before()), list(tensors.block()), list(losses.after(tensors, loss, loss_chunk))
 
