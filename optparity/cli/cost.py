@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..accounting import CONVENTIONS, PRESETS, Cruncher, Estimate, Setup, Transformer, estimate, from_dict, parallel
+from ..accounting import CONVENTIONS, PRESETS, Cruncher, Estimate, Setup, Transformer, estimate, from_dict, low_precision, memory, parallel
+from ..accounting import loss as losses
 from ..accounting import show as costing
 from ..registry import DTYPES
 from ._console import console, drawable, refusing, say, table, writable, write
@@ -20,6 +21,9 @@ from ._options import ArgumentOption, Dtype, Optimizer, OptimizerOption, argumen
 Framework = StrEnum("Framework", list(parallel.FRAMEWORKS))
 Attention = StrEnum("Attention", list(parallel.ATTENTION))
 Recompute = StrEnum("Recompute", list(parallel.RECOMPUTE))
+Moments = StrEnum("Moments", list(low_precision.MOMENTS))
+Schedule = StrEnum("Schedule", list(parallel.SCHEDULES))
+Loss = StrEnum("Loss", list(losses.LOSSES))
 Convention = StrEnum("Convention", list(CONVENTIONS))
 
 
@@ -45,6 +49,17 @@ ZeroStage = Annotated[int, typer.Option(min=0, max=3, help="What is sharded over
 DataParallel = Annotated[int, typer.Option(min=1, help="Devices with batches of their own.")]
 MixedPrecision = Annotated[bool, typer.Option("--mixed-precision", help="Half weights, float32 master copy and state.")]
 Donate = Annotated[bool, typer.Option("--donate/--no-donate", help="In JAX, outputs take the place of inputs.")]
+OfLoss = Annotated[
+    Loss | None, typer.Option("--loss", help="How the cross-entropy is computed (default: as-is, or with --mixed-precision float32).")
+]
+OfMoments = Annotated[Moments | None, typer.Option("--moments", help="Of Adam and AdamW, in few bits, as torchao keeps them.")]
+PipelineParallel = Annotated[int, typer.Option(min=1, help="Stages that share the layers; the fullest is counted.")]
+Microbatches = Annotated[int, typer.Option(min=1, help="Parts of the batch, one after the other.")]
+OfSchedule = Annotated[Schedule, typer.Option("--schedule", help="Of the pipeline.")]
+PipelineChunks = Annotated[int, typer.Option(min=1, help="Parts of a stage's layers; more than 1 is interleaved.")]
+ContextParallel = Annotated[int, typer.Option(min=1, help="Devices that share the sequence.")]
+Margin = Annotated[float, typer.Option(metavar="PERCENT", min=0, help="Of the total, which the allocator reserves beyond it; for --fits.")]
+LossChunk = Annotated[int, typer.Option(min=1, help="Tokens at a time, with --loss chunked.")]
 Conventions = Annotated[
     list[Convention] | None,
     typer.Option("--convention", metavar="NAME", help=f"{', '.join(CONVENTIONS)}. May be repeated; all by default."),
@@ -74,8 +89,17 @@ def cost(
     data_parallel: DataParallel = 1,
     mixed_precision: MixedPrecision = False,
     donate: Donate = False,
+    loss: OfLoss = None,
+    loss_chunk: LossChunk = losses.CHUNK,
+    moments: OfMoments = None,
+    pipeline_parallel: PipelineParallel = 1,
+    microbatches: Microbatches = 1,
+    schedule: OfSchedule = Schedule("1f1b"),
+    pipeline_chunks: PipelineChunks = 1,
+    context_parallel: ContextParallel = 1,
     convention: Conventions = None,
     fits: Fits = None,
+    margin: Margin = 100 * memory.MARGIN,
     json_file: Json = None,
     plot: Plot = None,
 ) -> None:
@@ -97,6 +121,14 @@ def cost(
             data_parallel=data_parallel,
             mixed_precision=mixed_precision,
             donate=donate,
+            loss=str(loss or ""),
+            loss_chunk=loss_chunk,
+            moments=str(moments or ""),
+            pipeline_parallel=pipeline_parallel,
+            microbatches=microbatches,
+            schedule=str(schedule),
+            pipeline_chunks=pipeline_chunks,
+            context_parallel=context_parallel,
         )
         reading = costing.read(model)
         asked = _Asked(model, reading.fields | assignments("--set", setting, costing.KEYS), batch, seq, setup)
@@ -109,7 +141,7 @@ def cost(
     asked.save(estimated, json_file)
     if plot:
         costing.plot(estimated, asked.title, plot, fits)
-    raise typer.Exit(0 if _fits(estimated, fits) else 1)
+    raise typer.Exit(0 if _fits(estimated, fits, margin) else 1)
 
 
 @dataclass(frozen=True)
@@ -156,11 +188,12 @@ def _show(asked: _Asked, estimated: Estimate) -> None:
         console.print("activations: what PyTorch's autograd would keep; XLA decides for itself.")
 
 
-def _fits(estimated: Estimate, limit: float | None) -> bool:
-    """Say whether what is executed fits into so many GB, if that is asked."""
+def _fits(estimated: Estimate, limit: float | None, margin: float) -> bool:
+    """Say whether what is executed fits into so many GB, with a margin of so many per cent, if that is asked."""
     if limit is None:
         return True
     executed = estimated.memory[-1]
-    answer = "yes" if executed.fits(limit) else "no"
-    console.print(f"fits in {limit:g} GB per device: {answer} ({costing.in_bytes(executed.total)}, {executed.label})")
+    answer = "yes" if executed.fits(limit, margin / 100) else "no"
+    with_margin = f", {costing.in_bytes(executed.reserved(margin / 100))} with a margin of {margin:g} %" if margin else ""
+    console.print(f"fits in {limit:g} GB per device: {answer} ({costing.in_bytes(executed.total)}, {executed.label}{with_margin})")
     return answer == "yes"
