@@ -256,7 +256,7 @@ class Tensors:
         logits = self.tokens * self.vocab_size
         yield from self.norm("ln_f", self.waiting)
         yield Saved("head input", self.stream, self.dtype)
-        yield InFlight("head", logits + self.table + self.stream)
+        yield InFlight("head", logits + self.table + self.stream + (self.vocab_size if self.model.head_bias else 0))
         if self.model.logit_softcap:
             yield Saved("capped logits", logits, self.dtype, only="executed")
         yield Saved("log-probabilities", logits, self.dtype, only="executed")

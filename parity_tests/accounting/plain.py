@@ -1,6 +1,7 @@
 """A decoder-only Transformer in PyTorch, written plainly: what a `Transformer`'s fields say, and nothing of how they are counted.
 
-Grouped queries share keys and values without repeating them, or not (`repeat_kv`); attention is written out, or `scaled_dot_product_attention`.
+Grouped queries share keys and values without repeating them, or not (`repeat_kv`); attention is written out, or
+`scaled_dot_product_attention`.
 """
 
 import math

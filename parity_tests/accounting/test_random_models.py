@@ -8,7 +8,7 @@ import torch
 from optparity.accounting import Transformer, measure_torch, torch_flops
 
 from ..sampling import EXHAUSTIVE
-from .models import held, language_loss
+from .models import language_loss
 from .plain import Model
 
 IN_MAKE_TEST, ALL = 30, 200
@@ -16,7 +16,8 @@ IN_MAKE_TEST, ALL = 30, 200
 
 def configuration(seed):
     """A configuration, a batch and a sequence, and how attention is written: each kind of model, and each corner (one sequence, one token,
-    one key-value head, one expert for each token) often enough."""
+    one key-value head, one expert for each token) often enough.
+    """
     draw = random.Random(seed)
     groups, shared, dim = draw.choice([1, 1, 2, 3]), draw.choice([1, 2, 4]), 2 * draw.randint(1, 5)
     heads, gated = groups * shared, draw.random() < 0.6
