@@ -125,6 +125,7 @@ def saved(tensors: Any) -> Kept:
     yield InFlight("rows of an expert", beside + tokens * h + 2 * fullest * h)
     yield from tensors.mlp_of("expert", here * f, fullest * f, f, beside + fullest * h)
     yield Saved("experts' results", here * h, dtype)
+    yield Saved("experts' results, weighed", here * h, dtype, only="executed")  # for its shape alone, by index_add
     yield Saved("weights of the rows", here, statistic, only="executed")
     yield InFlight("results of an expert", beside + 3 * fullest * h)
     if (shared := model.shared_expert_intermediate_size) is not None:

@@ -85,5 +85,5 @@ def saved(tensors: Any) -> Kept:
     yield Saved("latents' norm output", tokens * r, dtype)
     yield InFlight("keys and values projection", beside + values + unrotated + tokens * (r + o) + r * (values + unrotated) // tokens)
     yield Saved("keys", wide, dtype)
-    viewed = tensors.values_stay_views
+    viewed = tensors.values_stay_views or tensors.seq == 1
     yield Saved("values, and keys without positions" if viewed else "values", values + (unrotated if viewed else 0), dtype)

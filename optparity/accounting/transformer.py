@@ -43,6 +43,8 @@ class Transformer:
         tie_word_embeddings: whether the head is the token embedding.
         parallel_block: attention and MLP side by side behind one norm (PaLM).
         fused_qkv: one tensor for queries, keys and values, as in GPT-2. Where one of them stays a view, the whole is kept.
+        repeat_kv: keys and values of grouped queries are laid out anew for each query head, as transformers' eager attention and torchtitan
+            do; by default the core shares them.
         qkv_bias, proj_bias, mlp_bias: biases of queries, keys and values, of the attention's projection, of the MLP; as `bias` by default.
         head_bias: whether the head has a bias.
         block_norms: norms of a block: 2, or 1 in a parallel block, by default; 2 in a parallel block (GPT-NeoX); 4, two of them behind
@@ -65,7 +67,7 @@ class Transformer:
             q_lora_rank queries come of one matrix.
     Exactness: parameters and executed FLOPs exact. Activations exact to the byte for PyTorch on CPU in float32, trained by
         cross-entropy, for learned positions and LayerNorm; and for rotary positions, RMSNorm, experts, windows and latent attention as
-        the tests write them (a fused RMSNorm does not keep the normalised input; keys and values are not repeated). With what is in
+        the tests write them (a fused RMSNorm does not keep the normalised input). With what is in
         flight in the backward pass, the total is an upper bound for these, a few per cent above the measured peak where gradients stand
         already (heads together at most 2 hidden_size wide). Relative positions are counted by formula, never measured.
     Raises: ValueError where a field is not what is said here.
@@ -86,6 +88,7 @@ class Transformer:
     tie_word_embeddings: bool = True
     parallel_block: bool = False
     fused_qkv: bool = True
+    repeat_kv: bool = False
     qkv_bias: bool | None = None
     proj_bias: bool | None = None
     mlp_bias: bool | None = None
@@ -133,8 +136,10 @@ class Transformer:
             checks.divides(who, "num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
         a, k, d, _ = self.sizes
         checks.divides(who, "num_key_value_heads", k, "num_attention_heads", a)
-        if (self.rotary_dim or 0) > d:
-            raise ValueError(f"{who}: rotary_dim is at most head_dim, {d}; got {self.rotary_dim}.")
+        if self.rotary_dim is not None:
+            checks.one_of(f"{who} with rotary_dim", ("rotary",), positions=self.positions)
+            if self.rotary_dim > d:
+                raise ValueError(f"{who}: rotary_dim is at most head_dim, {d}; got {self.rotary_dim}.")
         if self.full_attention_every is not None and self.sliding_window is None:
             raise ValueError(f"{who}: full_attention_every is for a sliding_window; got {self.full_attention_every} and none.")
         experts.check(self)
