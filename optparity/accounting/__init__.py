@@ -12,6 +12,7 @@ from .measured import jax_flops, jax_memory, measure_jax, measure_torch, torch_f
 from .memory import COMPONENTS, Memory
 from .parallel import Setup
 from .presets import PRESETS, from_dict
+from .search import Fitting, search
 from .state import state
 from .transformer import CONVENTIONS, Transformer
 
@@ -21,6 +22,7 @@ __all__ = [
     "PRESETS",
     "Cruncher",
     "Estimate",
+    "Fitting",
     "Memory",
     "Setup",
     "Transformer",
@@ -30,6 +32,7 @@ __all__ = [
     "jax_memory",
     "measure_jax",
     "measure_torch",
+    "search",
     "state",
     "torch_flops",
     "torch_peak",

@@ -56,11 +56,13 @@ def _chunked(tensors: Tensors, chunk: int) -> Kept:
     yield InFlight("head", tensors.stream + tensors.table)
     yield Saved("gradient of the head input", tensors.stream, tensors.dtype, only="executed")
     yield Saved("gradient of the head", tensors.table, tensors.dtype, only="executed")
-    of_chunk = rows * tensors.model.hidden_size
+    if tensors.model.head_bias:
+        yield Saved("gradient of the head's bias", _bias(tensors), tensors.dtype, only="executed")
+    of_chunk, capped = rows * tensors.model.hidden_size, logits if tensors.model.logit_softcap else 0
     yield InFlight(
-        "log-softmax", tensors.stream + logits, float32=(1 + _gradients(tensors)) * logits + 1
+        "log-softmax", tensors.stream + logits + capped, float32=(1 + _gradients(tensors)) * logits + 1
     )  # going forward: the head's input, a chunk's, the sum
-    yield InFlight("head of a chunk", tensors.stream + 2 * logits + tensors.table + of_chunk)
+    yield InFlight("head of a chunk", tensors.stream + 2 * logits + tensors.table + of_chunk + _bias(tensors))
 
 
 def _gradients(tensors: Tensors) -> int:
@@ -74,7 +76,11 @@ def _gradients(tensors: Tensors) -> int:
 
 def _head(tensors: Tensors) -> Kept:
     yield Saved("head input", tensors.stream, tensors.dtype)
-    yield InFlight("head", tensors.tokens * tensors.vocab_size + tensors.table + tensors.stream)
+    yield InFlight("head", tensors.tokens * tensors.vocab_size + tensors.table + tensors.stream + _bias(tensors))
+
+
+def _bias(tensors: Tensors) -> int:
+    return tensors.vocab_size if tensors.model.head_bias else 0
 
 
 def _capped(tensors: Tensors) -> Kept:

@@ -56,15 +56,16 @@ def in_transit(weights: Mapping[str, tuple[int, ...]], setup: Setup) -> InTransi
 def sequences(model: Transformer, rows: int, seq: int, here: int, setup: Setup) -> tuple[Bytes, Bytes]:
     """What one layer has of the whole sequence, and the head, where the sequence is divided into parts of `here` tokens.
 
-    Sequence parallelism gathers the inputs of attention and of the MLP, and has gradients of that size before they are reduced; of the
-    head its input. Context parallelism gathers keys and values and has their gradients.
+    Sequence parallelism gathers the inputs of attention and of the MLP, and the gradient of a result; before they are reduced, the
+    gradients of a gathered input are whole: of two matrices, and their sum. Of the head it gathers the input. Context parallelism gathers
+    keys and values and has their gradients.
     """
     width, size = model.hidden_size, itemsize(setup.dtype)
     stream = rows * here * width * size if setup.sequence_parallel and setup.tensor_parallel > 1 else 0
     _, k, d, _ = model.sizes
     heads = max(k // setup.tensor_parallel, 1)  # with latent attention all of them
     keys_and_values = rows * seq * heads * (d + model.value_dim) * size if setup.context_parallel > 1 else 0
-    return total([(setup.dtype, 4 * stream + 2 * keys_and_values)]), total([(setup.dtype, stream)])
+    return total([(setup.dtype, 6 * stream + 2 * keys_and_values)]), total([(setup.dtype, stream)])
 
 
 def _gathered(elements: Mapping[str, int], setup: Setup) -> Bytes:

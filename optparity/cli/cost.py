@@ -12,7 +12,9 @@ import typer
 
 from ..accounting import CONVENTIONS, PRESETS, Cruncher, Estimate, Setup, Transformer, estimate, from_dict, low_precision, memory, parallel
 from ..accounting import loss as losses
+from ..accounting import search as searching
 from ..accounting import show as costing
+from ..accounting.hugging_face import Reading
 from ..registry import DTYPES
 from ._console import console, drawable, refusing, say, table, writable, write
 from ._errors import BadInputError
@@ -58,6 +60,12 @@ Microbatches = Annotated[int, typer.Option(min=1, help="Parts of the batch, one 
 OfSchedule = Annotated[Schedule, typer.Option("--schedule", help="Of the pipeline.")]
 PipelineChunks = Annotated[int, typer.Option(min=1, help="Parts of a stage's layers; more than 1 is interleaved.")]
 ContextParallel = Annotated[int, typer.Option(min=1, help="Devices that share the sequence.")]
+Search = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GB", callback=_more_than_nothing, help="The largest batch that fits, by ZeRO stage and recomputation; exit 1 if none."
+    ),
+]
 Margin = Annotated[float, typer.Option(metavar="PERCENT", min=0, help="Of the total, which the allocator reserves beyond it; for --fits.")]
 LossChunk = Annotated[int, typer.Option(min=1, help="Tokens at a time, with --loss chunked.")]
 Conventions = Annotated[
@@ -100,6 +108,7 @@ def cost(
     convention: Conventions = None,
     fits: Fits = None,
     margin: Margin = 100 * memory.MARGIN,
+    search: Search = None,
     json_file: Json = None,
     plot: Plot = None,
 ) -> None:
@@ -132,12 +141,15 @@ def cost(
         )
         reading = costing.read(model)
         asked = _Asked(model, reading.fields | assignments("--set", setting, costing.KEYS), batch, seq, setup)
+        if search:
+            _refuse_beside_search({"--batch": batch != 1, "--fits": fits, "--json": json_file, "--plot": plot, "--convention": convention})
+            any_fits = _search(asked, search, margin)
+            _say_what_is_not_read(reading)
+            raise typer.Exit(0 if any_fits else 1)
         estimated = estimate(asked.model, batch, asked.tokens, setup, conventions=chosen(convention, ()) or None)
     writable(json_file, plot)
     _show(asked, estimated)
-    for what, keys in {"not counted": reading.left_out, "unknown keys, not read": reading.unknown}.items():
-        if keys:
-            console.print(f"{what}: {', '.join(keys)}", soft_wrap=True)
+    _say_what_is_not_read(reading)
     asked.save(estimated, json_file)
     if plot:
         costing.plot(estimated, asked.title, plot, fits)
@@ -188,6 +200,12 @@ def _show(asked: _Asked, estimated: Estimate) -> None:
         console.print("activations: what PyTorch's autograd would keep; XLA decides for itself.")
 
 
+def _say_what_is_not_read(reading: Reading) -> None:
+    for what, keys in {"not counted": reading.left_out, "unknown keys, not read": reading.unknown}.items():
+        if keys:
+            console.print(f"{what}: {', '.join(keys)}", soft_wrap=True)
+
+
 def _fits(estimated: Estimate, limit: float | None, margin: float) -> bool:
     """Say whether what is executed fits into so many GB, with a margin of so many per cent, if that is asked."""
     if limit is None:
@@ -197,3 +215,26 @@ def _fits(estimated: Estimate, limit: float | None, margin: float) -> bool:
     with_margin = f", {costing.in_bytes(executed.reserved(margin / 100))} with a margin of {margin:g} %" if margin else ""
     console.print(f"fits in {limit:g} GB per device: {answer} ({costing.in_bytes(executed.total)}, {executed.label}{with_margin})")
     return answer == "yes"
+
+
+def _refuse_beside_search(options: dict[str, Any]) -> None:
+    for name, given in options.items():
+        if given:
+            raise BadInputError(f"--search: {name} is for one estimate; leave one of the two out.")
+
+
+def _search(asked: _Asked, limit: float, margin: float) -> bool:
+    """Say what fits into so many GB, in order; whether anything does."""
+    if not isinstance(asked.model, Transformer) or asked.tokens is None:
+        raise BadInputError(f"--search: a transformer and --seq are needed; got {asked.name}.")
+    with_margin = f"with {margin:g} %"
+    right = ["ZeRO stage", "batch", "total", with_margin, "FLOPs of a token"]
+    shown = table("ZeRO stage", "recomputed", "batch", "total", with_margin, "FLOPs of a token", right=right)
+    any_fits = False
+    for found in searching(asked.model, asked.tokens, asked.setup, limit, margin / 100):
+        any_fits = any_fits or found.batch > 0
+        totals = costing.in_bytes(found.memory.total), costing.in_bytes(found.memory.reserved(margin / 100))
+        shown.add_row(str(found.zero_stage), found.recompute, str(found.batch or "none"), *totals, f"{found.flops:.3e}")
+    say(f"{asked.name}: the largest batch of {asked.tokens:,} tokens in {limit:g} GB per device")
+    console.print(shown)
+    return any_fits
