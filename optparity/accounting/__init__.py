@@ -14,10 +14,12 @@ from .parallel import Setup
 from .presets import PRESETS, from_dict
 from .state import state
 from .transformer import CONVENTIONS, Transformer
+from .utilization import PEAKS, mfu
 
 __all__ = [
     "COMPONENTS",
     "CONVENTIONS",
+    "PEAKS",
     "PRESETS",
     "Cruncher",
     "Estimate",
@@ -30,6 +32,7 @@ __all__ = [
     "jax_memory",
     "measure_jax",
     "measure_torch",
+    "mfu",
     "state",
     "torch_flops",
     "torch_peak",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..accounting import CONVENTIONS, PRESETS, Cruncher, Estimate, Setup, Transformer, estimate, from_dict, parallel
+from ..accounting import CONVENTIONS, PEAKS, PRESETS, Cruncher, Estimate, Setup, Transformer, estimate, from_dict, mfu, parallel
 from ..accounting import show as costing
 from ..registry import DTYPES
 from ._console import console, drawable, refusing, say, table, writable, write
@@ -21,6 +21,7 @@ Framework = StrEnum("Framework", list(parallel.FRAMEWORKS))
 Attention = StrEnum("Attention", list(parallel.ATTENTION))
 Recompute = StrEnum("Recompute", list(parallel.RECOMPUTE))
 Convention = StrEnum("Convention", list(CONVENTIONS))
+Peak = StrEnum("Peak", list(PEAKS))
 
 
 def _more_than_nothing(limit: float | None) -> float | None:
@@ -49,6 +50,11 @@ Conventions = Annotated[
     list[Convention] | None,
     typer.Option("--convention", metavar="NAME", help=f"{', '.join(CONVENTIONS)}. May be repeated; all by default."),
 ]
+StepTime = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="A measured step: how much of --peak it used, by each convention (MFU)."),
+]
+OfPeak = Annotated[Peak | None, typer.Option(metavar="NAME", help=f"The device, one of {', '.join(PEAKS)}: its dense 16-bit peak.")]
 Fits = Annotated[
     float | None,
     typer.Option(metavar="GB", callback=_more_than_nothing, help="Whether the executed total fits; exit 1 if not."),
@@ -75,6 +81,8 @@ def cost(
     mixed_precision: MixedPrecision = False,
     donate: Donate = False,
     convention: Conventions = None,
+    step_time: StepTime = None,
+    peak: OfPeak = None,
     fits: Fits = None,
     json_file: Json = None,
     plot: Plot = None,
@@ -101,8 +109,11 @@ def cost(
         reading = costing.read(model)
         asked = _Asked(model, reading.fields | assignments("--set", setting, costing.KEYS), batch, seq, setup)
         estimated = estimate(asked.model, batch, asked.tokens, setup, conventions=chosen(convention, ()) or None)
+        used = _used(estimated, setup, step_time, peak)
     writable(json_file, plot)
     _show(asked, estimated)
+    if used:
+        console.print(used, soft_wrap=True)
     for what, keys in {"not counted": reading.left_out, "unknown keys, not read": reading.unknown}.items():
         if keys:
             console.print(f"{what}: {', '.join(keys)}", soft_wrap=True)
@@ -154,6 +165,18 @@ def _show(asked: _Asked, estimated: Estimate) -> None:
         console.print(shown)
     if asked.setup.framework == "jax" and isinstance(asked.model, Transformer):
         console.print("activations: what PyTorch's autograd would keep; XLA decides for itself.")
+
+
+def _used(estimated: Estimate, setup: Setup, seconds: float | None, peak: Peak | None) -> str:
+    """What part of the devices' peak the step used, by each convention; nothing if that is not asked."""
+    if seconds is None and peak is None:
+        return ""
+    if seconds is None or peak is None:
+        raise BadInputError(f"--step-time {seconds} and --peak {peak}: both are needed for the use of the peak.")
+    devices = setup.data_parallel * setup.tensor_parallel
+    parts = {name: mfu(flops, seconds, devices, str(peak)) for name, flops in estimated.flops.items()}
+    shown = ", ".join(f"{name} {100 * part:.1f} %" for name, part in parts.items())
+    return f"of {devices:,} × {peak} at {PEAKS[peak]:.4g} FLOPs a second: {shown}"
 
 
 def _fits(estimated: Estimate, limit: float | None) -> bool:
