@@ -15,10 +15,12 @@ from .presets import PRESETS, from_dict
 from .search import Fitting, search
 from .state import state
 from .transformer import CONVENTIONS, Transformer
+from .utilization import PEAKS, mfu
 
 __all__ = [
     "COMPONENTS",
     "CONVENTIONS",
+    "PEAKS",
     "PRESETS",
     "Cruncher",
     "Estimate",
@@ -32,6 +34,7 @@ __all__ = [
     "jax_memory",
     "measure_jax",
     "measure_torch",
+    "mfu",
     "search",
     "state",
     "torch_flops",

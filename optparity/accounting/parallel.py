@@ -109,6 +109,11 @@ class Setup:
         if self.donate and self.framework == "torch":
             raise ValueError("setup: donate is for framework jax; torch steps in place.")
 
+    @property
+    def devices(self) -> int:
+        """All that train together."""
+        return self.data_parallel * self.tensor_parallel * self.pipeline_parallel * self.context_parallel
+
     def sharded(self, component: str) -> int:
         """By how much ZeRO divides a component."""
         stages = {"optimizer_state": 1, "gradients": 2, "parameters": 3}

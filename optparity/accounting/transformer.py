@@ -18,11 +18,11 @@ from .parallel import ATTENTION, RECOMPUTE
 from .saved import Tensors
 
 CONVENTIONS = {
-    "6nd": "6 N per token, N all parameters, of experts the active",
+    "6nd": "6 N per token, N the active parameters",
     "kaplan": "6 N + 6 L s a d per token, N the blocks' matrices",  # arXiv 2001.08361, table 1
     "chinchilla": "3 × the forward terms of its appendix F",  # arXiv 2203.15556, appendix F
-    "palm": "6 N + 12 L s a d per token, N as for 6nd",  # arXiv 2204.02311, appendix B
-    "causal": "3 × forward, attention only to what comes before: half of it",
+    "palm": "6 N + 12 L s a d per token, N the active parameters",  # arXiv 2204.02311, appendix B
+    "causal": "3 × forward, attention to what comes before only",
     "executed": "the matrix products done: 3 × forward, and recomputation",
 }
 

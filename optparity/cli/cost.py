@@ -10,7 +10,21 @@ from typing import Annotated, Any
 
 import typer
 
-from ..accounting import CONVENTIONS, PRESETS, Cruncher, Estimate, Setup, Transformer, estimate, from_dict, low_precision, memory, parallel
+from ..accounting import (
+    CONVENTIONS,
+    PEAKS,
+    PRESETS,
+    Cruncher,
+    Estimate,
+    Setup,
+    Transformer,
+    estimate,
+    from_dict,
+    low_precision,
+    memory,
+    mfu,
+    parallel,
+)
 from ..accounting import loss as losses
 from ..accounting import search as searching
 from ..accounting import show as costing
@@ -27,6 +41,7 @@ Moments = StrEnum("Moments", list(low_precision.MOMENTS))
 Schedule = StrEnum("Schedule", list(parallel.SCHEDULES))
 Loss = StrEnum("Loss", list(losses.LOSSES))
 Convention = StrEnum("Convention", list(CONVENTIONS))
+Peak = StrEnum("Peak", list(PEAKS))
 
 
 def _more_than_nothing(limit: float | None) -> float | None:
@@ -72,6 +87,11 @@ Conventions = Annotated[
     list[Convention] | None,
     typer.Option("--convention", metavar="NAME", help=f"{', '.join(CONVENTIONS)}. May be repeated; all by default."),
 ]
+StepTime = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="A measured step: how much of --peak it used, by each convention (MFU)."),
+]
+OfPeak = Annotated[Peak | None, typer.Option(metavar="NAME", help=f"The device, one of {', '.join(PEAKS)}: its dense 16-bit peak.")]
 Fits = Annotated[
     float | None,
     typer.Option(metavar="GB", callback=_more_than_nothing, help="Whether the executed total fits; exit 1 if not."),
@@ -106,6 +126,8 @@ def cost(
     pipeline_chunks: PipelineChunks = 1,
     context_parallel: ContextParallel = 1,
     convention: Conventions = None,
+    step_time: StepTime = None,
+    peak: OfPeak = None,
     fits: Fits = None,
     margin: Margin = 100 * memory.MARGIN,
     search: Search = None,
@@ -142,13 +164,17 @@ def cost(
         reading = costing.read(model)
         asked = _Asked(model, reading.fields | assignments("--set", setting, costing.KEYS), batch, seq, setup)
         if search:
-            _refuse_beside_search({"--batch": batch != 1, "--fits": fits, "--json": json_file, "--plot": plot, "--convention": convention})
+            beside = {"--batch": batch != 1, "--fits": fits, "--json": json_file, "--plot": plot, "--convention": convention}
+            _refuse_beside_search(beside | {"--step-time": step_time, "--peak": peak})
             any_fits = _search(asked, search, margin)
             _say_what_is_not_read(reading)
             raise typer.Exit(0 if any_fits else 1)
         estimated = estimate(asked.model, batch, asked.tokens, setup, conventions=chosen(convention, ()) or None)
+        used = _used(estimated, setup, step_time, peak)
     writable(json_file, plot)
     _show(asked, estimated)
+    if used:
+        console.print(used, soft_wrap=True)
     _say_what_is_not_read(reading)
     asked.save(estimated, json_file)
     if plot:
@@ -204,6 +230,17 @@ def _say_what_is_not_read(reading: Reading) -> None:
     for what, keys in {"not counted": reading.left_out, "unknown keys, not read": reading.unknown}.items():
         if keys:
             console.print(f"{what}: {', '.join(keys)}", soft_wrap=True)
+
+
+def _used(estimated: Estimate, setup: Setup, seconds: float | None, peak: Peak | None) -> str:
+    """What part of the devices' peak the step used, by each convention; nothing if that is not asked."""
+    if seconds is None and peak is None:
+        return ""
+    if seconds is None or peak is None:
+        raise BadInputError(f"--step-time {seconds} and --peak {peak}: both are needed for the use of the peak.")
+    parts = {name: mfu(flops, seconds, setup.devices, str(peak)) for name, flops in estimated.flops.items()}
+    shown = ", ".join(f"{name} {100 * part:.1f} %" for name, part in parts.items())
+    return f"of {setup.devices:,} × {peak} at {PEAKS[peak]:.4g} FLOPs a second: {shown}"
 
 
 def _fits(estimated: Estimate, limit: float | None, margin: float) -> bool:

@@ -40,12 +40,13 @@ class Core(nn.Module):
         (batch, heads, seq, dim), groups = q.shape, k.shape[1]
         row, column = torch.arange(seq, device=q.device)[:, None], torch.arange(seq, device=q.device)
         hidden = column > row
-        windowed = self.window is not None and self.window < seq
+        window = seq if self.window is None else min(self.window, seq)
+        windowed = window < seq
         if windowed:
-            hidden = hidden | (column <= row - self.window)
+            hidden = hidden | (column <= row - window)
         if self.fused:
-            mask = {"attn_mask": ~hidden} if windowed else {"is_causal": True}
-            return F.scaled_dot_product_attention(q, k, v, enable_gqa=heads != groups, **mask)
+            mask = ~hidden if windowed else None
+            return F.scaled_dot_product_attention(q, k, v, mask, is_causal=not windowed, enable_gqa=heads != groups)
         scores = q.reshape(batch, groups, -1, dim) @ k.transpose(-2, -1) / math.sqrt(dim)
         if self.softcap:
             scores = torch.tanh(scores / 50) * 50
