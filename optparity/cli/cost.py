@@ -28,9 +28,9 @@ Loss = StrEnum("Loss", list(losses.LOSSES))
 Convention = StrEnum("Convention", list(CONVENTIONS))
 
 
-def _more_than_nothing(limit: float | None) -> float | None:
+def _more_than_nothing(option: typer.CallbackParam, limit: float | None) -> float | None:
     if limit is not None and not limit > 0:
-        raise BadInputError(f"--fits {limit:g}: more than 0 GB is needed.")
+        raise BadInputError(f"--{option.name} {limit:g}: more than 0 GB is needed.")
     return limit
 
 
