@@ -44,9 +44,9 @@ Convention = StrEnum("Convention", list(CONVENTIONS))
 Peak = StrEnum("Peak", list(PEAKS))
 
 
-def _more_than_nothing(limit: float | None) -> float | None:
+def _more_than_nothing(option: typer.CallbackParam, limit: float | None) -> float | None:
     if limit is not None and not limit > 0:
-        raise BadInputError(f"--fits {limit:g}: more than 0 GB is needed.")
+        raise BadInputError(f"--{option.name} {limit:g}: more than 0 GB is needed.")
     return limit
 
 
