@@ -14,7 +14,7 @@ RULES = {
     *("jaxopt_impl.batches", "jaxopt_impl.binary64", "jaxopt_impl.corrected", "jaxopt_impl.platforms"),
     "jaxopt_impl.around",
     "torch_ref.around",
-    *("torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"),
+    *("torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer", "torch_ref.shards"),
 }
 LOWER = BASE | RULES | {"optparity.registry", "optparity.around"}
 MIDDLE = {"optparity.parity", "optparity.interop", "optparity.accounting", "optparity.models"}
@@ -27,6 +27,7 @@ UPPER = COMPARED | {
     "optparity.doctor",
     "optparity.drift",
     "optparity.drift_around",
+    "optparity.testing",
 }
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
 # What each part may import of ours, beside itself.
@@ -43,10 +44,11 @@ MAY_IMPORT = {
         *(f"jaxopt_impl.{name}" for name in ("numerics", "binary64", "platforms", "checks", "transform")),
     },
     "jaxopt_impl": {f"jaxopt_impl.{name}" for name in ("numerics", "checks", "transform", "around")},
-    "torch_ref.numerics": set(),
+    "torch_ref.shards": set(),
+    "torch_ref.numerics": {"torch_ref.shards"},
     "torch_ref.checks": {"torch_ref.numerics"},
-    "torch_ref.optimizer": {"torch_ref.numerics", "torch_ref.checks"},
-    "torch_ref.around": {"torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer"},
+    "torch_ref.optimizer": {"torch_ref.numerics", "torch_ref.checks", "torch_ref.shards"},
+    "torch_ref.around": {"torch_ref", *(f"torch_ref.{name}" for name in ("numerics", "checks", "optimizer", "shards"))},
     "torch_ref": {f"torch_ref.{name}" for name in ("numerics", "checks", "optimizer", "around")},
     "optparity._arrays": set(),
     "optparity._files": set(),
@@ -62,7 +64,8 @@ MAY_IMPORT = {
     "optparity.explain": LOWER | MIDDLE | {"optparity.versus"},
     "optparity.traces": LOWER | MIDDLE | {"optparity.versus", "optparity.explain"},
     "optparity.report": LOWER | MIDDLE | {"optparity.versus", "optparity.explain", "optparity.doctor"},
-    "optparity.pytest_plugin": LOWER | MIDDLE | COMPARED,
+    "optparity.testing": LOWER | MIDDLE | COMPARED,
+    "optparity.pytest_plugin": COMPARED | {"optparity.testing"},
     "optparity.accelerators": LOWER | MIDDLE,
     "optparity.checkpoints": LOWER | MIDDLE,
     "optparity.training": LOWER | MIDDLE,

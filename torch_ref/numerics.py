@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .shards import local
+
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 HALVES = ("bfloat16", "float16")
 _FORMATS = {"float32": (24, 128), "bfloat16": (8, 128), "float16": (11, 16)}  # bits of precision, exponent of the first number too large
@@ -179,7 +181,8 @@ def rounded_to(number: float, dtype: str) -> float:
 
 
 def wrap(tensor: Tensor, dtype: str) -> Rounded:
-    """A tensor as kernels take it, in its own dtype, or in a wider one for halves."""
+    """What lies here of a tensor as kernels take it, in its own dtype, or in a wider one for halves."""
+    tensor = local(tensor)
     if dtype_name(tensor.dtype) not in HALVES:
         return Rounded(tensor)
     return Rounded(tensor.double() if dtype == "float64" else tensor.float(), dtype)
@@ -229,11 +232,6 @@ def rotate_left(words: Tensor, by: int) -> Tensor:
 def word(number: int) -> Tensor:
     """A whole number modulo 2^32 as a word of 32 bits: an int32, in which addition wraps around."""
     return torch.tensor(number & 0xFFFFFFFF).to(torch.int32)
-
-
-def places(like: Tensor) -> Tensor:
-    """For each element its number in the array, the last axis counted first, as a word of 32 bits."""
-    return torch.arange(like.numel(), device=like.device).to(torch.int32).view(like.shape)
 
 
 def static_value(value) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import checks
 from . import numerics as nx
+from .shards import check_placed, local, spread_as
 
 # What the absence of a flag means in a group from an older checkpoint, whatever this optimizer was made with.
 _ABSENT = {
@@ -95,7 +96,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             for field, value in loaded["state"].get(i, {}).items():
                 dtype = self._field_dtype(field, p)
                 if dtype != nx.dtype_name(p.dtype) and isinstance(value, Tensor) and field != "step":
-                    self.state[p][field] = nx.unwrap(nx.wrap(value.to(p.device, copy=True), nx.dtype_name(value.dtype)), dtype)
+                    there = nx.wrap(value.to(p.device, copy=True), nx.dtype_name(value.dtype))
+                    self.state[p][field] = spread_as(value, nx.unwrap(there, dtype))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -114,6 +116,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         checks.dense(self.name, path, str(g.layout).removeprefix("torch."))
         checks.floating(self.name, path, nx.dtype_name(g.dtype))
         checks.gradient(self.name, path, nx.dtype_name(g.dtype), nx.dtype_name(p.dtype), self.accumulator_dtype)
+        check_placed(self.name, path, "gradient", g, p)
         first = self._start(p, group)
         kept, computed_in = self._kept(path, p, g, group), self._state_dtype(p)
         h = self._prepared(p, group, first)
@@ -121,7 +124,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         u, s = type(self).rule(nx.wrap(g, computed_in), nx.wrap(p, computed_in), s, h)
         for field, tensor in kept.items():
             tensor.copy_(nx.unwrap(getattr(s, field), self.own_dtypes.get(field)))
-        p.add_(nx.finish(u, nx.dtype_name(p.dtype)))
+        local(p).add_(nx.finish(u, nx.dtype_name(p.dtype)))
 
     def _start(self, p: Tensor, group: dict) -> bool:
         """Give a parameter the state before its first step, if this is the first; whether it is."""
@@ -141,13 +144,14 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             self.state[p][field] = torch.full_like(p, value, dtype=getattr(torch, dtype), memory_format=torch.preserve_format)
 
     def _kept(self, path: str, p: Tensor, g: Tensor, group: dict) -> dict[str, Tensor]:
-        """The fields of a parameter's state that this group keeps; raises where one is missing or does not fit."""
+        """The fields of a parameter's state that this group keeps, what lies here of each; raises where one is missing or does not fit."""
         state = self.state.get(p, {})
         kept = {field: state.get(field) for field, value in self.initial_values(group).items() if value is not None}
         for field, tensor in kept.items():
             checks.present(self.name, path, field, tensor is not None)
             checks.alike(self.name, path, field, tensor.shape, nx.dtype_name(tensor.dtype), g.shape, self._field_dtype(field, p))
-        return kept
+            check_placed(self.name, path, field, tensor, p)
+        return {field: local(tensor) for field, tensor in kept.items()}
 
     def _prepared(self, p: Tensor, group: dict, first: bool) -> Any:
         """The kernel's `Hyper` at this parameter's next step, which is counted here."""

@@ -12,6 +12,7 @@ from .measured import jax_flops, jax_memory, measure_jax, measure_torch, torch_f
 from .memory import COMPONENTS, Memory
 from .parallel import Setup
 from .presets import PRESETS, from_dict
+from .search import Fitting, search
 from .state import state
 from .transformer import CONVENTIONS, Transformer
 from .utilization import PEAKS, mfu
@@ -23,6 +24,7 @@ __all__ = [
     "PRESETS",
     "Cruncher",
     "Estimate",
+    "Fitting",
     "Memory",
     "Setup",
     "Transformer",
@@ -33,6 +35,7 @@ __all__ = [
     "measure_jax",
     "measure_torch",
     "mfu",
+    "search",
     "state",
     "torch_flops",
     "torch_peak",

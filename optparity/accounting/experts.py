@@ -88,10 +88,23 @@ def sharded(name: str) -> bool:
 def flops(model: Any, tokens: int, products: Sequence[str]) -> dict[str, int]:
     """Forward FLOPs of the router, of each of the products of the experts, and of those of the shared ones."""
     h = model.hidden_size
-    found = {"router": 2 * tokens * h * model.num_experts}
-    shared = model.shared_expert_intermediate_size or 0
-    found |= dict.fromkeys(products, 2 * h * (rows(model, tokens) * width(model) + tokens * shared))
+    shared = 2 * tokens * h * (model.shared_expert_intermediate_size or 0)
+    each: int = _product_flops(model, tokens) + shared
+    found = {"router": _router_flops(model, tokens), **dict.fromkeys(products, each)}
     return found | ({"shared gate": 2 * tokens * h} if model.shared_expert_gate else {})
+
+
+def routed_flops(model: Any, tokens: int) -> int:
+    """Forward FLOPs of the router and of all products of the experts, but for the shared ones."""
+    return _router_flops(model, tokens) + (3 if model.gated else 2) * _product_flops(model, tokens)
+
+
+def _router_flops(model: Any, tokens: int) -> int:
+    return 2 * tokens * model.hidden_size * model.num_experts
+
+
+def _product_flops(model: Any, tokens: int) -> int:
+    return 2 * model.hidden_size * rows(model, tokens) * width(model)
 
 
 def saved(tensors: Any) -> Kept:

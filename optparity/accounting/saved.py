@@ -14,7 +14,8 @@ from .memory import itemsize
 
 @dataclass(frozen=True, kw_only=True)
 class Tensors:
-    """The tensors of one training step: before the blocks, in one block (its input first), and after them. See `Transformer.saved`.
+    """The tensors of one training step: before the blocks and in one block (its input first); `loss.after` has the rest. See
+    `Transformer.saved`.
 
     Attributes:
         model: the `Transformer`.
@@ -250,20 +251,6 @@ class Tensors:
         if act == "relu":
             yield InFlight(f"{name} activation", beside + 2 * inner)
         yield InFlight(f"{name} down", beside + inner + matrix)
-
-    def after(self) -> Kept:
-        """The final norm, the head and the loss."""
-        logits = self.tokens * self.vocab_size
-        yield from self.norm("ln_f", self.waiting)
-        yield Saved("head input", self.stream, self.dtype)
-        yield InFlight("head", logits + self.table + self.stream + (self.vocab_size if self.model.head_bias else 0))
-        if self.model.logit_softcap:
-            yield Saved("capped logits", logits, self.dtype, only="executed")
-        yield Saved("log-probabilities", logits, self.dtype, only="executed")
-        yield Saved("logits", logits, "float32", only="korthikanti")
-        yield Saved("target indices", self.tokens, "int64", only="executed")
-        yield Saved("weight of the targets", 1, self.dtype, only="executed")
-        yield InFlight("log-softmax", 2 * logits)  # of nll_loss and of log_softmax
 
 
 def _dropped(name: str, elements: int, core: bool = False) -> Saved:

@@ -68,7 +68,7 @@ def test_bad_configurations(monkeypatch, capsys, tmp_path, changes, message):
         (lambda: Cruncher(0, 2), r"^cruncher: dim is an integer >= 1; got 0\.$"),
         (lambda: Cruncher(4, -1), r"^cruncher: num_layers is an integer >= 0; got -1\.$"),
         (lambda: estimate(Cruncher(4, 2), 2, 8), r"^cruncher: seq is for a transformer\.$"),
-        (lambda: estimate(Cruncher(4, 2), 2, setup=Setup(tensor_parallel=2)), r"^cruncher: tensor_parallel, "),
+        (lambda: estimate(Cruncher(4, 2), 2, setup=Setup(tensor_parallel=2)), r"^cruncher: tensor_parallel is for a transformer; got 2\.$"),
         (lambda: estimate(Cruncher(4, 2), 2, conventions=["palm"]), r"^cruncher: convention is one of 6nd, executed; got 'palm'\.$"),
         (lambda: estimate(PRESETS["llama2-7b"], 0), r"^transformer: batch is an integer >= 1; got 0\.$"),
         (lambda: estimate(PRESETS["palm-540b"], 1), r"^transformer: seq is needed, since the configuration has no "),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import checks as leaf_checks
 from .. import numerics as nx
+from ..shards import check_placed, local
 from . import checks
 from .wrapping import Wrapper, are_finite, gradients, parameters
 
@@ -90,12 +91,12 @@ class Accumulator(Wrapper):
     @torch.no_grad()
     def _gather(self, kept: Tensor, g: Tensor, h: Hyper) -> None:
         dtype = nx.dtype_name(kept.dtype)
-        kept.copy_(nx.unwrap(gather(nx.wrap(g, dtype), nx.wrap(kept, dtype), h)))
+        local(kept).copy_(nx.unwrap(gather(nx.wrap(g, dtype), nx.wrap(kept, dtype), h)))
 
     @torch.no_grad()
     def _hand_on(self, kept: Tensor, g: Tensor, h: Hyper) -> None:
         """Put the mean in the place of the last gradient, and start again."""
-        g.copy_(nx.finish(mean(nx.wrap(kept, nx.dtype_name(kept.dtype)), h), nx.dtype_name(g.dtype)))
+        local(g).copy_(nx.finish(mean(nx.wrap(kept, nx.dtype_name(kept.dtype)), h), nx.dtype_name(g.dtype)))
         kept.fill_(STARTS[self.form])
 
     def state_dict(self) -> dict[str, Any]:
@@ -131,4 +132,5 @@ class Accumulator(Wrapper):
             self.gathered[p] = torch.full_like(p, STARTS[self.form], dtype=dtype, requires_grad=False, memory_format=torch.preserve_format)
         kept, dtype = self.gathered[p], nx.state_dtype(nx.dtype_name(g.dtype), self.accumulator_dtype)
         leaf_checks.alike(self.name, path, "gathered gradient", kept.shape, nx.dtype_name(kept.dtype), g.shape, dtype)
+        check_placed(self.name, path, "gathered gradient", kept, g)
         return kept

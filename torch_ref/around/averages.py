@@ -14,6 +14,7 @@ from torch.optim import swa_utils
 
 from .. import checks as leaf_checks
 from .. import numerics as nx
+from ..shards import local, spread_as
 from . import checks
 from .functions import power_of
 
@@ -124,7 +125,7 @@ class AveragedModel(swa_utils.AveragedModel):
         """Average the parameters of the model as they are now."""
         h = prepare(self.hyper._replace(n=float(max(int(self.n_averaged) - self.update_after_step, 0))))
         for a, p in zip(self._averaged(self.module), self._averaged(model), strict=True):
-            a.copy_(self._step(_floating(a), _floating(p.detach().to(a.device)), h))
+            local(a).copy_(self._step(_floating(a), _floating(p.detach().to(a.device)), h))
         if not self.use_buffers:
             for a, b in zip(self.module.buffers(), model.buffers(), strict=True):
                 a.copy_(b)
@@ -143,7 +144,7 @@ class AveragedModel(swa_utils.AveragedModel):
         if self.hyper.form == "torch":
             return {name: a.detach() for name, a in named}
         h = self.hyper._replace(n=float(self.n_averaged))
-        return {name: nx.unwrap(debiased(nx.wrap(_floating(a), nx.dtype_name(a.dtype)), h)) for name, a in named}
+        return {name: spread_as(a, nx.unwrap(debiased(nx.wrap(_floating(a), nx.dtype_name(a.dtype)), h))) for name, a in named}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output with the averages as `averaged` gives them."""

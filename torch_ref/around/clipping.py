@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import checks
 from .. import numerics as nx
+from ..shards import local
 from . import checks as around_checks
 from .norm import total_norm
 
@@ -122,4 +123,4 @@ def _clip(rule: Callable, gradients: list[Tensor], limit: float) -> None:
     h = Hyper(nx.static_value(limit))
     for g in gradients:
         dtype = nx.dtype_name(g.dtype)
-        g.copy_(nx.finish(rule(nx.wrap(g, dtype), h), dtype))
+        local(g).copy_(nx.finish(rule(nx.wrap(g, dtype), h), dtype))

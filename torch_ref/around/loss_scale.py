@@ -9,6 +9,7 @@ import torch
 from torch.amp.grad_scaler import OptState
 
 from .. import numerics as nx
+from ..shards import local
 from . import checks
 from .wrapping import Wrapper, are_finite, gradients
 
@@ -99,7 +100,7 @@ class GradScaler(torch.amp.GradScaler):
         leaves = [g for _, _, g in gradients(self.name, optimizer)]
         found_inf = torch.full_like(scale, not are_finite(leaves))
         for g in leaves:
-            g.copy_(nx.unwrap(unscale(nx.wrap(g, nx.dtype_name(g.dtype)), inverse_scale)))
+            local(g).copy_(nx.unwrap(unscale(nx.wrap(g, nx.dtype_name(g.dtype)), inverse_scale)))
         own["found_inf_per_device"], own["stage"] = {scale.device: found_inf}, OptState.UNSCALED
 
     def step(self, optimizer, *args, **kwargs):

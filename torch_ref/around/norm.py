@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from .. import checks
 from .. import numerics as nx
+from ..shards import owned
 
 _FORMATS = {torch.float32: (24, -149), torch.float64: (53, -1074)}  # bits of precision, exponent of the smallest number
 _TINY = 2.0**-300  # below it no square reaches a quantum, and what is computed of them may underflow
@@ -33,11 +34,12 @@ def get_total_norm(
     """torch.nn.utils.get_total_norm, correctly rounded, with the same bits in any order and on any number of ranks.
 
     Args:
-        tensors: one, or several.
+        tensors: one, or several. DTensors are of one mesh, over which the norm is that of all their elements; a whole tensor beside them
+            is the same in every process.
         norm_type: 2; no other is supported.
         error_if_nonfinite: whether a norm that is NaN or infinite is an error.
         foreach: has no effect.
-        group: a process group over which the tensors are spread, to have the norm of all of theirs together. None is this process alone.
+        group: a process group over which whole tensors are spread, to have the norm of all of theirs together. None is this process alone.
     Dtypes: float32, float64, bfloat16, float16, also mixed; the norm is float64 if a tensor is, else float32.
     Raises: TypeError where a tensor is not floating point or not dense, naming it; ValueError for another norm_type; RuntimeError, with
         torch's text, for a norm that is not finite.
@@ -63,7 +65,11 @@ def total_norm(name: str, tensors: Tensor | Iterable[Tensor], norm_type: float, 
         checks.dense(name, f"params[{i}]", str(x.layout).removeprefix("torch."))
         checks.floating(name, f"params[{i}]", nx.dtype_name(x.dtype))
     device = tensors[0].device if tensors else torch.device("cpu")
-    value, dtype = norm_of([x.reshape(-1) for x in tensors if x.numel()], norm_dtype(tensors), _Group(group, device))
+    parts, groups = owned(name, tensors)
+    if group is not None and groups:
+        raise ValueError(f"{name}: group is for whole tensors; a DTensor tells itself over which processes it is spread.")
+    groups = groups if group is None else [group]
+    value, dtype = norm_of([x.reshape(-1) for x in parts if x.numel()], norm_dtype(tensors), _Groups(groups, device))
     norm = torch.tensor(value, dtype=torch.float64, device=device).to(dtype)
     if error_if_nonfinite and not norm.isfinite():
         raise RuntimeError(
@@ -78,7 +84,7 @@ def norm_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
     return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
-def norm_of(arrays: Sequence[Tensor], dtype: torch.dtype, group: "_Group") -> tuple[float, torch.dtype]:
+def norm_of(arrays: Sequence[Tensor], dtype: torch.dtype, group: "_Groups") -> tuple[float, torch.dtype]:
     """The norm, rounded, and its dtype."""
     largest, dtype = group.largest(magnitude(arrays), dtype)
     count = group.total([sum(x.numel() * (4 if x.dtype == torch.float64 else 1) for x in arrays)])[0]
@@ -150,11 +156,11 @@ def root(total: int, exponent: int, dtype: torch.dtype) -> float:
         return math.inf
 
 
-class _Group:
-    """What the processes of a group have together; of this one alone, what it has."""
+class _Groups:
+    """What the processes of all groups have together; without a group, what this one has."""
 
-    def __init__(self, group: Any, device: torch.device):
-        self._group, self._device = group, device
+    def __init__(self, groups: Sequence[Any], device: torch.device):
+        self._groups, self._device = groups, device
 
     def largest(self, magnitude: float, dtype: torch.dtype) -> tuple[float, torch.dtype]:
         """The largest magnitude, by its bits, among which NaN is the largest, and the widest dtype."""
@@ -167,8 +173,9 @@ class _Group:
         return self._reduced(numbers, "SUM")
 
     def _reduced(self, numbers: list, operation: str) -> list[int]:
-        if self._group is None:
+        if not self._groups:
             return numbers
         together = torch.tensor(numbers, dtype=torch.int64, device=self._device)
-        dist.all_reduce(together, getattr(dist.ReduceOp, operation), self._group)
+        for group in self._groups:
+            dist.all_reduce(together, getattr(dist.ReduceOp, operation), group)
         return together.tolist()

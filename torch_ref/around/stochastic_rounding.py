@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import numerics as nx
+from ..shards import places, spread_as
 from . import checks, threefry
 from .widening import Widened, add
 
@@ -101,18 +102,18 @@ class StochasticRounding(Widened):
         state = self.optimizer.state.get(copy, {}) if self.rounds_state else {}
         self.fields[p] = sorted(field for field, x in state.items() if field != "step" and _is_kept(x, copy))
         for number, field in enumerate(self.fields[p], 1):
-            state[field] = nx.finish(narrowed(nx.wrap(state[field], "float32"), number), "bfloat16")
+            state[field] = spread_as(state[field], nx.finish(narrowed(nx.wrap(state[field], "float32"), number), "bfloat16"))
 
     def _bits(self, p: Tensor, number: int) -> Callable[[int], Tensor]:
         """16 random bits for each element of a field, by its number, at this step; four fields share two words."""
         key = (nx.word(self.seed >> 32), nx.word(self.seed))
         key = threefry.of_leaf(key, nx.word(self.rounding_step), nx.word(number))
-        places = nx.places(p)
+        numbers = places(p)
 
         @functools.cache
         def words(block: int) -> list[Tensor]:
-            parts = (threefry.threefry2x32(key, (block, part)) for part in places.flatten().split(_AT_ONCE))
-            return [torch.cat(word).view(p.shape) for word in zip(*parts, strict=True)]
+            parts = (threefry.threefry2x32(key, (block, part)) for part in numbers.flatten().split(_AT_ONCE))
+            return [torch.cat(word).view(numbers.shape) for word in zip(*parts, strict=True)]
 
         return lambda field: threefry.sixteen(words(field // 4), field)
 

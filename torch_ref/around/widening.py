@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import checks as leaf_checks
 from .. import numerics as nx
+from ..shards import local
 from . import checks
 
 
@@ -89,4 +90,4 @@ class Widened(ABC):
 
 def add(p: Tensor, u: nx.Rounded) -> None:
     """What `optax.apply_updates` does with a half and an update in float32."""
-    p.copy_(nx.finish(nx.wrap(p, "float32") + u, nx.dtype_name(p.dtype)))
+    local(p).copy_(nx.finish(nx.wrap(p, "float32") + u, nx.dtype_name(p.dtype)))

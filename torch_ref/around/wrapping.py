@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .. import checks
 from .. import numerics as nx
+from ..shards import everywhere, local
 
 
 class Wrapper:
@@ -56,4 +57,4 @@ def gradients(name: str, optimizer: Any) -> list[tuple[str, Tensor, Tensor]]:
 
 def are_finite(leaves: list[Tensor]) -> bool:
     """Whether no element of any gradient is infinite or NaN."""
-    return all(nx.is_finite(g) for g in leaves)
+    return everywhere(all(nx.is_finite(local(g)) for g in leaves), leaves)
