@@ -20,7 +20,7 @@ from .transformer import CONVENTIONS, Transformer
 Weights = dict[str, tuple[int, ...]]  # name -> shape
 FOR_TRANSFORMERS = (
     *("tensor_parallel", "sequence_parallel", "recompute", "attention"),
-    *("pipeline_parallel", "microbatches", "context_parallel"),
+    *("pipeline_parallel", "microbatches", "context_parallel", "expert_parallel"),
 )
 
 
@@ -92,7 +92,8 @@ def estimate(
     _together(model, batch, seq, setup)
     flops = _flops(model, batch, seq, setup, conventions)
     weights = model.weights(setup.tensor_parallel)
-    memory = max((_on_device(model, weights, batch, seq, setup, stage) for stage in stages(model.layers, setup)), key=_executed)
+    own = weights if setup.expert_parallel == 1 else model.weights(setup.tensor_parallel, setup.expert_parallel)
+    memory = max((_on_device(model, weights, own, batch, seq, setup, stage) for stage in stages(model.layers, setup)), key=_executed)
     return Estimate(model.parameters, model.active_parameters, model.parameters_by_part(), memory, flops)
 
 
@@ -103,6 +104,8 @@ def _together(model: Transformer, batch: int, seq: int, setup: Setup) -> None:
     """
     checks.divides("transformer", "microbatches", setup.microbatches, "the batch", batch)
     checks.divides("transformer", "context_parallel", setup.context_parallel, "the sequence", seq)
+    if setup.expert_parallel > 1 and model.num_experts is None:
+        raise ValueError(f"transformer: expert_parallel is for a model with num_experts; got {setup.expert_parallel} and none.")
     window = min((layer.window for layer in model.layers if layer.window), default=seq)
     if setup.context_parallel > 1 and window < seq:
         raise ValueError(f"transformer with context_parallel: sliding_window is at least the sequence; got {window} and {seq}.")
@@ -117,15 +120,17 @@ def _flops(model: Transformer, batch: int, seq: int, setup: Setup, conventions: 
     return {name: setup.data_parallel * model.flops(batch, seq, name, **executed_as) for name in conventions or CONVENTIONS}
 
 
-def _on_device(model: Transformer, weights: Weights, batch: int, seq: int, setup: Setup, stage: Stage) -> tuple[Memory, Memory]:
+def _on_device(
+    model: Transformer, weights: Weights, own: Weights, batch: int, seq: int, setup: Setup, stage: Stage
+) -> tuple[Memory, Memory]:
     """Both counts of a device of one stage of the pipeline."""
     rows, here = batch // setup.microbatches, seq // setup.context_parallel
     how: dict[str, Any] = {"dtype": setup.dtype, "tensor_parallel": setup.tensor_parallel, "sequence_parallel": setup.sequence_parallel}
     textbook = OnStage(model, stage, rows, here, setup.recompute, how).activations("korthikanti")
     how |= {"attention": setup.attention, "loss": setup.loss, "loss_chunk": setup.loss_chunk}
     device = OnStage(model, stage, rows, here, setup.recompute, how)
-    weights = device.weights(weights)
-    transit = in_transit(weights, setup)
+    weights, own = device.weights(weights), device.weights(own)
+    transit = in_transit(own, setup)
     places = device.temporaries() if setup.framework == "torch" else device.remade()
     of_a_layer, of_the_head = sequences(model, rows, seq, here, setup)
     beside = {
@@ -134,7 +139,7 @@ def _on_device(model: Transformer, weights: Weights, batch: int, seq: int, setup
     }
     temporaries = _largest({name: plus(of, beside[name]) for name, of in places.items()})
     labels = "korthikanti", f"executed ({setup.framework})"
-    return _counts(weights, setup, labels, (textbook, device.activations("executed")), temporaries)
+    return _counts(weights, own, setup, labels, (textbook, device.activations("executed")), temporaries)
 
 
 def _cruncher(model: Cruncher, batch: int, setup: Setup, conventions: Sequence[str] | None) -> Estimate:
@@ -145,27 +150,36 @@ def _cruncher(model: Cruncher, batch: int, setup: Setup, conventions: Sequence[s
     labels = "the article", f"executed ({setup.framework})"
     activations = [model.activations(batch, by, setup.dtype) for by in ("the article", setup.framework)]
     temporaries = _largest(model.temporaries(batch, setup.dtype)) if setup.framework == "torch" else {}
-    memory = _counts(model.weights(), setup, labels, activations, temporaries)
+    memory = _counts(model.weights(), model.weights(), setup, labels, activations, temporaries)
     flops = {name: setup.data_parallel * model.flops(batch, name) for name in conventions or model.conventions}
     return Estimate(model.parameters, model.parameters, {"layers": model.parameters - model.dim, "final": model.dim}, memory, flops)
 
 
 def _counts(
-    weights: Weights, setup: Setup, labels: Sequence[str], activations: Sequence[Bytes], temporaries: Bytes
+    weights: Weights, own: Weights, setup: Setup, labels: Sequence[str], activations: Sequence[Bytes], temporaries: Bytes
 ) -> tuple[Memory, Memory]:
-    """Both counts of the same weights: what ZeRO divides, what a master copy and donation add."""
+    """Both counts of the same weights: what ZeRO divides, what a master copy and donation add.
+
+    `own` are those of one device under expert parallelism. What ZeRO divides over all devices does not depend on who has which experts.
+    """
     dtype, master = setup.dtype, "float32" if setup.mixed_precision else setup.dtype
-    held = {name: jax.ShapeDtypeStruct(shape, master) for name, shape in weights.items()}
-    parameters = total([(dtype, itemsize(dtype) * sum(map(prod, weights.values())))])
+
+    def divided(component: str) -> Weights:
+        return weights if setup.sharded(component) > 1 else own
+
+    held = {name: jax.ShapeDtypeStruct(shape, master) for name, shape in divided("optimizer_state").items()}
     copy = nbytes(held.values()) if setup.mixed_precision else {}
     found = state(setup.optimizer, held, setup.framework, **setup.options)
     if setup.moments:
-        found = quantized(weights.values(), master, setup.moments, 3 if setup.options.get("amsgrad") else 2)
+        found = quantized(divided("optimizer_state").values(), master, setup.moments, 3 if setup.options.get("amsgrad") else 2)
 
     def sharded(component: str, whole: Bytes) -> dict[str, int]:
         return {dtype: -(-count // itemsize(dtype) // setup.sharded(component)) * itemsize(dtype) for dtype, count in whole.items()}
 
-    p, g = sharded("parameters", parameters), sharded("gradients", parameters)
+    def alike(component: str) -> dict[str, int]:
+        return sharded(component, total([(dtype, itemsize(dtype) * sum(map(prod, divided(component).values())))]))
+
+    p, g = alike("parameters"), alike("gradients")
     arrays = sharded("optimizer_state", plus(copy, found.arrays))
     s = plus(arrays, found.scalars)
     outputs = plus(p, s) if setup.framework == "jax" and not setup.donate else {}

@@ -39,6 +39,8 @@ class Setup:
         schedule: of the pipeline: "1f1b", or "gpipe", which keeps all microbatches.
         pipeline_chunks: v; with more than 1 the schedule is interleaved.
         context_parallel: c; the sequence is divided by it, keys and values are gathered for a layer at a time. ZeRO divides by N c then.
+        expert_parallel: e; of the N c devices with data of their own so many share the experts, each with its part of them.
+            Tokens are taken to be spread evenly over them, and what is sent from one to another is not counted.
         mixed_precision: parameters and gradients in a half dtype, float32 master copy and state: Adam's 2 + 2 + 12 bytes.
         loss: "as-is" in the logits' dtype; "float32", cast first, as trainers do; "chunked", `loss_chunk` tokens at a time (see loss.py).
             By default float32 with `mixed_precision`, else as-is.
@@ -68,6 +70,7 @@ class Setup:
     schedule: str = "1f1b"
     pipeline_chunks: int = 1
     context_parallel: int = 1
+    expert_parallel: int = 1
     moments: str = ""
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class Setup:
         checks.one_of("setup", LOSSES, loss=self.loss)
         checks.size("setup", loss_chunk=self.loss_chunk, pipeline_parallel=self.pipeline_parallel, microbatches=self.microbatches)
         checks.size("setup", pipeline_chunks=self.pipeline_chunks, context_parallel=self.context_parallel)
+        checks.size("setup", expert_parallel=self.expert_parallel)
+        checks.divides("setup", "expert_parallel", self.expert_parallel, "data_parallel × context_parallel", self.replicas)
         checks.one_of("setup", SCHEDULES, schedule=self.schedule)
         if self.pipeline_parallel == 1 and (self.pipeline_chunks, self.schedule) != (1, "1f1b"):
             raise ValueError("setup: schedule and pipeline_chunks are for pipeline_parallel of 2 and more; got 1.")
@@ -110,11 +115,16 @@ class Setup:
             raise ValueError("setup: donate is for framework jax; torch steps in place.")
 
     @property
+    def replicas(self) -> int:
+        """Devices with the same weights, but for what ZeRO and expert parallelism divide."""
+        return self.data_parallel * self.context_parallel
+
+    @property
     def devices(self) -> int:
         """All that train together."""
-        return self.data_parallel * self.tensor_parallel * self.pipeline_parallel * self.context_parallel
+        return self.replicas * self.tensor_parallel * self.pipeline_parallel
 
     def sharded(self, component: str) -> int:
         """By how much ZeRO divides a component."""
         stages = {"optimizer_state": 1, "gradients": 2, "parameters": 3}
-        return self.data_parallel * self.context_parallel if self.zero_stage >= stages[component] else 1
+        return self.replicas if self.zero_stage >= stages[component] else 1

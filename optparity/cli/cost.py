@@ -83,6 +83,7 @@ Search = Annotated[
 ]
 Margin = Annotated[float, typer.Option(metavar="PERCENT", min=0, help="Of the total, which the allocator reserves beyond it; for --fits.")]
 LossChunk = Annotated[int, typer.Option(min=1, help="Tokens at a time, with --loss chunked.")]
+ExpertParallel = Annotated[int, typer.Option(min=1, help="Of --data-parallel, devices that share the experts.")]
 Conventions = Annotated[
     list[Convention] | None,
     typer.Option("--convention", metavar="NAME", help=f"{', '.join(CONVENTIONS)}. May be repeated; all by default."),
@@ -125,6 +126,7 @@ def cost(
     schedule: OfSchedule = Schedule("1f1b"),
     pipeline_chunks: PipelineChunks = 1,
     context_parallel: ContextParallel = 1,
+    expert_parallel: ExpertParallel = 1,
     convention: Conventions = None,
     step_time: StepTime = None,
     peak: OfPeak = None,
@@ -160,6 +162,7 @@ def cost(
             schedule=str(schedule),
             pipeline_chunks=pipeline_chunks,
             context_parallel=context_parallel,
+            expert_parallel=expert_parallel,
         )
         reading = costing.read(model)
         asked = _Asked(model, reading.fields | assignments("--set", setting, costing.KEYS), batch, seq, setup)
@@ -226,12 +229,6 @@ def _show(asked: _Asked, estimated: Estimate) -> None:
         console.print("activations: what PyTorch's autograd would keep; XLA decides for itself.")
 
 
-def _say_what_is_not_read(reading: Reading) -> None:
-    for what, keys in {"not counted": reading.left_out, "unknown keys, not read": reading.unknown}.items():
-        if keys:
-            console.print(f"{what}: {', '.join(keys)}", soft_wrap=True)
-
-
 def _used(estimated: Estimate, setup: Setup, seconds: float | None, peak: Peak | None) -> str:
     """What part of the devices' peak the step used, by each convention; nothing if that is not asked."""
     if seconds is None and peak is None:
@@ -241,6 +238,12 @@ def _used(estimated: Estimate, setup: Setup, seconds: float | None, peak: Peak |
     parts = {name: mfu(flops, seconds, setup.devices, str(peak)) for name, flops in estimated.flops.items()}
     shown = ", ".join(f"{name} {100 * part:.1f} %" for name, part in parts.items())
     return f"of {setup.devices:,} × {peak} at {PEAKS[peak]:.4g} FLOPs a second: {shown}"
+
+
+def _say_what_is_not_read(reading: Reading) -> None:
+    for what, keys in {"not counted": reading.left_out, "unknown keys, not read": reading.unknown}.items():
+        if keys:
+            console.print(f"{what}: {', '.join(keys)}", soft_wrap=True)
 
 
 def _fits(estimated: Estimate, limit: float | None, margin: float) -> bool:

@@ -5,12 +5,18 @@ from dataclasses import replace
 import pytest
 
 from optparity.accounting import Setup, Transformer, estimate
+from optparity.accounting.kept import Layer
 from optparity.accounting.sharding import sequences
 from optparity.accounting.stages import stages
 
 from .models import preset
 
 GPT = Transformer(100, 16, 8, 4, max_position_embeddings=32, tie_word_embeddings=False)
+
+
+def blocks(stage):
+    """Whose activations a device of the stage has, chunks being all alike."""
+    return stage.passes * len(stage.chunks[0])
 
 
 def executed(model, batch, seq, **how):
@@ -27,24 +33,24 @@ def executed(model, batch, seq, **how):
     ],
 )
 def test_microbatches_ahead(how, first, last):
-    one, other = stages(8, Setup(pipeline_parallel=4, **how))
-    assert (one.blocks, other.blocks) == (first, last)
-    assert (one.layers, other.layers) == (2, 2)
+    one, other = stages(GPT.layers, Setup(pipeline_parallel=4, **how))
+    assert (blocks(one), blocks(other)) == (first, last)
+    assert [sum(map(len, stage.chunks)) for stage in (one, other)] == [2, 2]
 
 
 def test_interleaved_is_the_papers():
     """L (1 + (p − 1) / (p v)) layers on the first stage: Korthikanti et al. 2022, section 4.2.3."""
     for layers, p, v in ((96, 8, 3), (64, 4, 2), (32, 4, 4)):
-        one, _ = stages(layers, Setup(pipeline_parallel=p, pipeline_chunks=v, microbatches=8 * p))
-        assert one.blocks == layers * (p * v + p - 1) // (p * v)
+        one, _ = stages([Layer()] * layers, Setup(pipeline_parallel=p, pipeline_chunks=v, microbatches=8 * p))
+        assert blocks(one) == layers * (p * v + p - 1) // (p * v)
 
 
 def test_a_pipeline_divides_the_weights():
     """The fullest of both ends: a quarter of the blocks, and the embeddings or the head."""
-    blocks = sum(p for part, p in GPT.parameters_by_part().items() if part in ("attention", "mlp")) // 4
+    quarter = sum(p for part, p in GPT.parameters_by_part().items() if part in ("attention", "mlp")) // 4
     four = executed(GPT, 4, 32, pipeline_parallel=4, microbatches=4)
     norms, table = 4 * 2 * 16, 100 * 16
-    ends = [blocks + norms + table + 32 * 16, blocks + norms + 2 * 16 + table]
+    ends = [quarter + norms + table + 32 * 16, quarter + norms + 2 * 16 + table]
     assert four.totals["parameters"] in [4 * end for end in ends]
     assert four.totals["gradients"] == four.totals["parameters"]
 
@@ -57,8 +63,8 @@ def test_without_a_pipeline_microbatches_accumulate():
 def test_1f1b_on_the_first_stage_keeps_what_one_device_would():
     """p microbatches of L / p layers."""
     whole = GPT.block_activations(1, 32)["float32"] * 8
-    (first, _) = stages(8, Setup(pipeline_parallel=4, microbatches=4))
-    assert first.blocks * GPT.block_activations(1, 32)["float32"] == whole
+    (first, _) = stages(GPT.layers, Setup(pipeline_parallel=4, microbatches=4))
+    assert blocks(first) * GPT.block_activations(1, 32)["float32"] == whole
 
 
 def test_a_tied_head_is_there_twice():
