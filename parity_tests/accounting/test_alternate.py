@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from optparity.accounting import Setup, torch_flops
+from optparity.accounting import Setup, Transformer, torch_flops
 
 from .test_llama import LLAMAS, Llama, LlamaBlock, language_loss, llama
 
@@ -93,6 +93,13 @@ def test_flops_of_every_second_product(sizes, data):
     block = config.block_flops(*data)
     matrices = 3 * (config.forward_flops(*data) - sizes[2] * (block["scores"] + block["reduce"]))
     assert torch_flops(loss) == matrices + again
+
+
+def test_the_last_products_result_is_not_needed():
+    """Of queries, keys, values, projection, up and down: keys and the projection again, and not down, whose turn it were."""
+    config = Transformer(50, 16, 1, 4, max_position_embeddings=8, fused_qkv=False)
+    again = config.flops(3, 8, recompute="alternate", attention="sdpa") - config.flops(3, 8, attention="sdpa")
+    assert again == 2 * (2 * 3 * 8 * 16 * 16)
 
 
 def test_it_is_for_the_fused_kernel():

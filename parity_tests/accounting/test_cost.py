@@ -89,7 +89,7 @@ def test_cost_in_jax_says_whose_activations(monkeypatch, capsys):
     assert "chinchilla" not in out
 
 
-@pytest.mark.parametrize(("limit", "status", "answer"), [(2, 1, "no"), (2.5, 0, "yes")])
+@pytest.mark.parametrize(("limit", "status", "answer"), [(2, 1, "no"), (3, 0, "yes")])
 def test_cost_says_whether_it_fits(monkeypatch, capsys, limit, status, answer):
     got, out, _ = optparity(monkeypatch, capsys, "cost", "gpt2", "--seq", 64, "--fits", limit)
     assert got == status
