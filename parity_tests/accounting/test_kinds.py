@@ -51,21 +51,24 @@ class Alternating(Block):
         kept = func == SDPA or (func == MM and not self.inside and counted[context.is_recompute] % 2)
         return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
-    def watch(self):
-        def step(by, *_):
-            self.inside += by
 
-        for name, module in self.named_modules():
-            if name == "mlp.router" or (name.startswith("mlp.experts.") and name.count(".") == 2):
-                module.register_forward_pre_hook(partial(step, 1))
-                module.register_forward_hook(lambda *_, step=step: step(-1), always_call=True)
+def watch(block):
+    """Tell the block when it is inside its router or an expert."""
+
+    def step(by, *_):
+        block.inside += by
+
+    for name, module in block.named_modules():
+        if name == "mlp.router" or (name.startswith("mlp.experts.") and name.count(".") == 2):
+            module.register_forward_pre_hook(partial(step, 1))
+            module.register_forward_hook(partial(step, -1), always_call=True)
 
 
 def alternating(config, batch, seq):
     model = Model(config, fused=True)
     for block in model.blocks:
         block.__class__ = Alternating
-        block.watch()
+        watch(block)
     return language_loss(model, batch, seq)
 
 
