@@ -31,6 +31,7 @@ MODELS = {
     "latent, one matrix for queries": replace(PLAIN, **LATENT | {"q_lora_rank": None}),
     "four norms": replace(EXPERTS, block_norms=4),
     "four norms, fused": replace(PLAIN, block_norms=4, fused_qkv=True),
+    "four norms, relu": replace(PLAIN, block_norms=4, hidden_act="relu"),
     "windows": replace(PLAIN, sliding_window=3, full_attention_every=2, fused_qkv=True),
     "parallel": replace(PLAIN, parallel_block=True),
 }
