@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from optparity.training.tasks import TASKS
 from optparity.traces.in_optax import recorded
 from optparity.traces.in_torch import record_torch
 from optparity.traces.recorder import Recorder
+from optparity.training.tasks import TASKS
 
 from .report import spread
 from .runs import about, folder, write

@@ -27,6 +27,7 @@ UPPER = COMPARED | {
     "optparity.doctor",
     "optparity.drift",
     "optparity.drift_around",
+    "optparity.testing",
 }
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
 # What each part may import of ours, beside itself.
@@ -63,7 +64,8 @@ MAY_IMPORT = {
     "optparity.explain": LOWER | MIDDLE | {"optparity.versus"},
     "optparity.traces": LOWER | MIDDLE | {"optparity.versus", "optparity.explain"},
     "optparity.report": LOWER | MIDDLE | {"optparity.versus", "optparity.explain", "optparity.doctor"},
-    "optparity.pytest_plugin": LOWER | MIDDLE | COMPARED,
+    "optparity.testing": LOWER | MIDDLE | COMPARED,
+    "optparity.pytest_plugin": COMPARED | {"optparity.testing"},
     "optparity.accelerators": LOWER | MIDDLE,
     "optparity.checkpoints": LOWER | MIDDLE,
     "optparity.training": LOWER | MIDDLE,

@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": "Try on this machine each rewrite that could break the contract.",
     "golden": "Write or check the hashes of every trajectory of one package.",
     "drift": "Measure how far torch.optim and optax are from the contract.",
+    "explain": "Say how torch.optim and optax differ in an optimizer of one name.",
     "cost": "Count the memory and FLOPs of a training step.",
     "train": "Train a model in PyTorch, in JAX, or in both side by side.",
     "convert": "Convert a checkpoint between PyTorch, Orbax and safetensors.",

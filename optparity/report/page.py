@@ -8,25 +8,28 @@ from typing import Any
 
 from .._files import replacing
 from ..doctor import machine
-from ..versus.course import Course
+from ..versus.course import Course, Place
+from ..versus.rounding import Verdict
 from .pictures import LEVELS, distance_over_steps, leaves_by_steps
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One comparison, and what is known about it. What is not a course is shown by its `str`.
+    """One comparison, and what is known about it; the explanation is shown by its `str`.
 
     Attributes:
         course: what was found.
         explanation: why they part.
         rounding: for each leaf, whether its difference is rounding or another formula, as a run in float64 tells.
         replay: the command that does it again.
+        notes: what else is to be said, as what was not compared; a line for each.
     """
 
     course: Course
     explanation: Any = None
-    rounding: Mapping[Any, Any] = field(default_factory=dict)
+    rounding: Mapping[Place, Verdict] = field(default_factory=dict)
     replay: str = ""
+    notes: Sequence[str] = ()
 
 
 def write(path: Path | str, title: str, entries: Sequence[Entry], machines: Mapping[str, Sequence[tuple[str, str]]] | None = None) -> None:

@@ -72,15 +72,13 @@ def level(distance: Distance) -> int:
     if distance.relative is None:
         return 0 if distance.same else _UNKNOWN
     if distance.same:
-        return 0 if not distance.ulp else 1
+        return 1 if distance.ulp or distance.relative else 0
     return 2 + sum(_size(distance) >= bound for bound in _BOUNDS)
 
 
 def _size(distance: Distance) -> float:
-    """The relative distance, where a NaN on one side only is as far as can be."""
-    relative = distance.relative or 0.0
-    only_nan = relative == 0 and (distance.ulp or 0) > 1  # a zero of the other sign is 1 ulp away
-    return math.inf if only_nan or math.isnan(relative) else relative
+    """The relative distance; where it is no number, they are as far apart as can be."""
+    return math.inf if math.isnan(distance.relative or 0.0) else distance.relative or 0.0
 
 
 def _bins(steps: Sequence[int], most: int) -> list[Sequence[int]]:
@@ -131,8 +129,10 @@ def _runs(of_steps: dict[int, Distance], bins: Sequence[Sequence[int]]) -> Itera
 def _said(distance: Distance) -> str:
     if distance.relative is None:
         return "same hash" if distance.same else "another hash"
-    if not distance.ulp:
+    if not (distance.ulp or distance.relative):
         return "same bits"
+    if distance.ulp is None:
+        return f"by up to {distance.relative:.1e} of the largest element"
     return f"{distance.differing:,} of {distance.elements:,} elements differ, by up to {distance.ulp:,} ulp"
 
 

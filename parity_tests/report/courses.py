@@ -5,6 +5,7 @@ import numpy as np
 from optparity.report import Entry
 from optparity.versus.course import Course, Place
 from optparity.versus.modes import BITS, Mode
+from optparity.versus.rounding import Verdict
 
 LONG = "['transformer']['h']['11']['attention']['query_key_value']['kernel']"
 HOSTILE = "<script>alert(1)</script> & \"quotes\" 'too'"
@@ -43,9 +44,14 @@ def of_values(first: list[float], second: list[float], mode: Mode = BITS) -> Cou
 def entries() -> list[Entry]:
     """What a page has to show."""
     command = f"optparity check --jax optax:adam --torch torch.optim:Adam --set learning_rate=0.1 --params {'/long' * 30}/shapes.json"
-    rounding = {f"params['0']{LONG}": "another formula, from step 21 on", HOSTILE: "rounding"}
+    rounding = {
+        Place("params", f"['0']{LONG}"): Verdict("another formula", 21, 0.5),
+        Place("params", HOSTILE): Verdict("rounding", 3, 29.5),
+    }
     return [
-        Entry(growing(), f"epsilon is inside the root on one side: set eps_root=0 {HOSTILE}", rounding, command),
+        Entry(
+            growing(), f"epsilon is inside the root on one side: set eps_root=0 {HOSTILE}", rounding, command, ["compared: params", HOSTILE]
+        ),
         Entry(growing(steps=1)),
         Entry(of_hashes()),
         Entry(of_values([1, np.nan], [1, 2])),

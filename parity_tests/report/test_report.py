@@ -10,6 +10,7 @@ from optparity.report import Entry, page, pictures, write
 from optparity.report.pictures import LEVELS
 from optparity.versus.course import Course, Distance, Place
 from optparity.versus.modes import Mode
+from optparity.versus.rounding import Verdict
 
 from . import browser
 from .courses import HOSTILE, LONG, entries, growing, of_hashes, of_values
@@ -56,7 +57,7 @@ def test_the_file_needs_nothing_else(tmp_path):
     assert "script" not in read.tags
     assert read.addresses == []
     assert not re.search(r"url\(|@import|https?:", html)
-    assert read.text.count(HOSTILE) == 6  # title and heading, explanation, leaf, and a line of the machine
+    assert read.text.count(HOSTILE) == 7  # title and heading, explanation, leaf, note, and a line of the machine
     assert len(html) < 100_000
 
 
@@ -97,9 +98,12 @@ def test_the_first_difference_is_shown_in_hex():
 
 
 def test_what_is_known_is_shown_and_what_is_not_is_said():
-    text = shown(Entry(growing(30), "epsilon is inside the root", {"params['w']": "rounding"}, "optparity check --ulp 4"))
+    w, b = Place("params", "['w']"), Place("params", "['b']")
+    verdicts = {w: Verdict("rounding", 3, 29.5), b: Verdict("same")}
+    text = shown(Entry(growing(30), "epsilon is inside the root", verdicts, "optparity check --ulp 4", ["compared: params"]))
     assert "Why epsilon is inside the root The first" in text
-    assert "another formula? params['w'] rounding Do it again optparity check --ulp 4" in text
+    assert f"another formula? params['w'] {verdicts[w]} 1 are the same, in float64 too. What was compared compared: params Do it" in text
+    assert "Do it again optparity check --ulp 4" in text
     bare = shown(Entry(growing(30)))
     assert "No known convention explains the difference." in bare
     assert "another formula?" not in bare
@@ -116,8 +120,10 @@ def test_what_is_known_is_shown_and_what_is_not_is_said():
         (Distance(False, 9, 1, 3, 1e-6, 1e-6), "1e-6 to 1e-4"),
         (Distance(False, 9, 1, 3, 5e-3, 5e-3), "1e-4 to 1e-2"),
         (Distance(False, 9, 1, 3, 1.0, 1.0), "1e-2 or more"),
-        (Distance(False, 9, 1, 2**32 - 1, 0.0, 0.0), "1e-2 or more"),  # NaN on one side
+        (Distance(False, 9, 1, 2**32 - 1, np.inf, np.inf), "1e-2 or more"),  # NaN on one side
         (Distance(False, 9, 1, 2**32 - 1, np.inf, np.nan), "1e-2 or more"),
+        (Distance(True, 9, None, None, 1e-9, 1e-9), "accepted"),  # as norms tell
+        (Distance(False, 9, None, None, 1e-3, 1e-3), "1e-4 to 1e-2"),
         (Distance(True, 9, None, None, None, None), "same bits"),
         (Distance(False, 9, None, None, None, None), "hashes differ"),
     ],
