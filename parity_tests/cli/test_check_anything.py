@@ -213,6 +213,18 @@ def test_gradients_of_a_trace(check, here):
     assert check(*OURS, "--gradients", "run", "--params", "start.safetensors", "--steps", 2)[1].splitlines()[1].startswith("2 steps")
 
 
+def test_what_the_optimizer_got_is_after_the_clip(check, here):
+    """Gradients are ones, clipped ones 2: with a learning rate of 1 against one of 0 the parameters part by 2."""
+    ones = {"w": np.ones(3, np.float32)}
+    with Recorder(here / "run", tensors="gradients") as recorder:
+        recorder.start(ones)
+        recorder.step(gradients=ones, clipped={"w": 2 * ones["w"]}, params=ones)
+    pair = ("--jax", "optax:sgd", "--jax", "optax:sgd", "--set", "learning_rate=1", "--set-second", "learning_rate=0")
+    check(*pair, "--gradients", "run", "--json", "found.json")
+    (params,) = (place for place in json.loads((here / "found.json").read_text())["places"] if place["stage"] == "params")
+    assert params["absolute"] == [2.0]
+
+
 def test_a_trace_that_does_not_fit_is_refused(check, here):
     trace(here / "hashes", tensors=None, w=(3,))
     refused(check(*OURS, "--gradients", "hashes"), "the elements of its first parameters were not recorded; say --params.")
