@@ -113,8 +113,10 @@ def examine(
     first, second = made(first), made(second)
     data = _data(params, fed)
     seen = [_points(walk(side, params, fed, "float64")) for side in (first, second)]
-    tolerance = max(TOLERANCE, _noise(first, params, fed, data.params, seen[0]))
-    runs = [Observed(data.params, points, tolerance) for points in seen]
+    runs = [Observed(data.params, points) for points in seen]
+    if runs[0].far(seen[1]) > 1:
+        tolerance = max(TOLERANCE, _noise(first, params, fed, data.params, seen[0]))
+        runs = [Observed(data.params, points, tolerance) for points in seen]
     return _examined(sides, runs, data, hyperparameters or {}, depth)
 
 
