@@ -12,7 +12,7 @@ ACCELERATORS_NEWEST := .venv-accelerators-newest
 JOBS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 
-.PHONY: parity test bench docs lint exhaustive newest roads accelerators wheels clean
+.PHONY: parity test bench docs lint exhaustive newest roads browser accelerators wheels clean
 
 parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
@@ -42,6 +42,9 @@ newest: $(NEWEST)/.installed  ## the newest jax, without torch: the committed ha
 
 roads: $(ROADS)/.installed  ## checkpoints of transformers and lightning, which only this environment has
 	$(ROADS)/bin/python -m pytest parity_tests/roads --roads
+
+browser: $(VENV)/.installed  ## reports in headless Chromium: apt-get install chromium
+	$(VENV)/bin/python -m pytest parity_tests/report --browser -m browser
 
 accelerators: $(ACCELERATORS)/.installed $(ACCELERATORS_NEWEST)/.installed  ## what XLA makes of the rules for GPUs and TPUs; none is needed
 	$(ACCELERATORS)/bin/python -m pytest parity_tests/accelerators --accelerators -n $(JOBS) --dist loadscope

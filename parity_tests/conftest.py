@@ -1,6 +1,7 @@
 """Strict settings for every test: eight devices, no silent promotion of ranks or dtypes.
 
-`--exhaustive` runs the whole products; `--accelerators` what compiles for GPUs and TPUs; `--roads` what trains with other frameworks.
+`--exhaustive` runs the whole products; `--accelerators` what compiles for GPUs and TPUs; `--roads` what trains with other frameworks;
+`--browser` what looks at pages.
 """
 
 import os
@@ -14,7 +15,7 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-OPTIONS = ("exhaustive", "accelerators", "roads")
+OPTIONS = ("exhaustive", "accelerators", "roads", "browser")
 
 
 def pytest_addoption(parser):

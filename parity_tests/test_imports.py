@@ -28,6 +28,7 @@ UPPER = COMPARED | {
     "optparity.drift",
     "optparity.drift_around",
     "optparity.detection",
+    "optparity.testing",
 }
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
 # What each part may import of ours, beside itself.
@@ -64,7 +65,8 @@ MAY_IMPORT = {
     "optparity.explain": LOWER | MIDDLE | {"optparity.versus"},
     "optparity.traces": LOWER | MIDDLE | {"optparity.versus", "optparity.explain"},
     "optparity.report": LOWER | MIDDLE | {"optparity.versus", "optparity.explain", "optparity.doctor"},
-    "optparity.pytest_plugin": LOWER | MIDDLE | COMPARED,
+    "optparity.testing": LOWER | MIDDLE | COMPARED,
+    "optparity.pytest_plugin": COMPARED | {"optparity.testing"},
     "optparity.accelerators": LOWER | MIDDLE,
     "optparity.checkpoints": LOWER | MIDDLE,
     "optparity.training": LOWER | MIDDLE,

@@ -11,9 +11,12 @@ from ._errors import importing
 
 COMMANDS = {
     "check": "Compare both packages bit for bit, on the same gradients.",
+    "diff": "Find where two recorded runs part, how far, and how it grows.",
+    "replay": "Feed recorded gradients to an optimizer: is it the optimizer?",
     "doctor": "Try on this machine each rewrite that could break the contract.",
     "golden": "Write or check the hashes of every trajectory of one package.",
     "drift": "Measure how far torch.optim and optax are from the contract.",
+    "explain": "Say how torch.optim and optax differ in an optimizer of one name.",
     "cost": "Count the memory and FLOPs of a training step.",
     "train": "Train a model in PyTorch, in JAX, or in both side by side.",
     "convert": "Convert a checkpoint between PyTorch, Orbax and safetensors.",

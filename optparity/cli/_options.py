@@ -27,14 +27,14 @@ def chosen(given: Iterable[str] | None, known: Iterable[str]) -> list[str]:
     return [str(name) for name in dict.fromkeys(given or known)]
 
 
-def assignments(flag: str, given: Iterable[str] | None, known: Iterable[str]) -> dict[str, Any]:
-    """{"KEY": value} of KEY=VALUE, values being JSON: numbers, true, false; what is not JSON is a string."""
-    known, found = list(known), {}
+def assignments(flag: str, given: Iterable[str] | None, known: Iterable[str] | None = None) -> dict[str, Any]:
+    """{"KEY": value} of KEY=VALUE, values being JSON: numbers, true, false; what is not JSON is a string. Any key where none is known."""
+    known, found = None if known is None else list(known), {}
     for assignment in given or []:
         key, equals, text = assignment.partition("=")
-        if not equals:
+        if not (key and equals):
             raise BadInputError(f"{flag} {assignment}: KEY=VALUE is needed.")
-        if key not in known:
+        if known is not None and key not in known:
             raise BadInputError(f"unknown {flag} key {key!r}; one of {', '.join(known)} is needed.")
         try:
             found[key] = json.loads(text)

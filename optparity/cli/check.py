@@ -16,6 +16,7 @@ from .. import doctor
 from ..around import PIECES
 from ..parity.reports import Report
 from ..registry import DTYPES, OPTIMIZERS
+from . import _check_anything as anything
 from ._console import console, drawable, need, progress, say, table, writable, write
 from ._errors import BadInputError
 from ._options import Dtype, chosen
@@ -53,12 +54,46 @@ def check(
     jobs: Jobs = os.cpu_count() or 1,
     json_file: Json = None,
     plot: Plot = None,
+    jax: anything.Jax = None,
+    torch: anything.Torch = None,
+    settings: anything.Set = None,
+    second_settings: anything.SetSecond = None,
+    params: anything.Params = None,
+    gradients: anything.Gradients = None,
+    state_map: anything.StateMap = None,
+    ulp: anything.Ulp = 0,
+    rtol: anything.Rtol = None,
+    atol: anything.Atol = None,
+    float64: anything.Float64 = False,
+    html: anything.Html = None,
 ) -> None:
     """Compare both packages bit for bit, on the same gradients.
 
     Each optimizer walks each stream of gradients in jitted jaxopt_impl and in torch_ref. Parameters and state are compared at every step.
     With --around, so does each thing that stands between a gradient and an update. Exit 0 only if nothing differs.
+
+    With --jax and --torch, or one of them twice, compare any two optimizers instead: of optax, of torch.optim, or your own.
     """
+    asked = anything.Asked(
+        jax=jax or [],
+        torch=torch or [],
+        settings=settings or [],
+        second_settings=second_settings or [],
+        params=params,
+        gradients=gradients,
+        state_map=state_map or [],
+        ulp=ulp,
+        rtol=rtol,
+        atol=atol,
+        float64=float64,
+        html=html,
+    )
+    if asked.pair:
+        for flag, given in (("NAME", names), ("--around", around), ("--plot", plot)):
+            if given:
+                raise BadInputError(f"{flag} is about our own pairs; with --jax and --torch it has no meaning.")
+        raise typer.Exit(anything.check(asked, chosen(stream, ()), chosen(dtype, ()), steps, seed, json_file))
+    asked.refuse_alone()
     streams = chosen(stream, checking.STREAM_NAMES)
     need("torch", *(["sklearn"] if checking.REAL in streams else []))
     there = PIECES if around else OPTIMIZERS

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from math import isfinite
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Parting:
     ulp: int | None = None
 
     def __str__(self) -> str:
-        where = "" if self.index is None else f"[{', '.join(map(str, self.index))}]"
+        where = "" if not self.index else f"[{', '.join(map(str, self.index))}]"
         far = "" if self.ulp is None else f" ({self.ulp} ulp)"
         return f"step {self.step}, {self.place}{where}: {self.first} != {self.second}{far}"
 
@@ -86,7 +87,8 @@ class Course:
         ulp = ulp_distance(first, second)
         a, b = first.astype(np.float64), second.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            absolute = float(np.nanmax(np.abs(a - b), initial=0.0))
+            apart = np.where(np.isnan(a) ^ np.isnan(b), np.inf, np.abs(a - b))  # NaN on one side only is as far as can be
+            absolute = float(np.nanmax(apart, initial=0.0))
             relative = absolute / float(np.nanmax(np.abs(b), initial=0.0) or 1.0)
         self._keep(step, place, Distance(not rejected.any(), first.size, int(rejected.sum()), int(ulp.max()), absolute, relative))
         if rejected.any():
@@ -101,6 +103,12 @@ class Course:
         else:
             self._keep(step, place, Distance(False, elements, None, None, None, None))
             self._part(Parting(step, place, None, first, second))
+
+    def put(self, step: int, place: Place, distance: Distance, parting: Parting | None = None) -> None:
+        """Note what somebody else has measured; `parting` where it is not the same by the mode."""
+        self._keep(step, place, distance)
+        if parting is not None:
+            self._part(parting)
 
     def _keep(self, step: int, place: Place, distance: Distance) -> None:
         if not self.steps or self.steps[-1] != step:
@@ -118,8 +126,28 @@ class Course:
     def same(self) -> bool:
         return self.parting is None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above, for JSON; what is not finite is a string."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "mode": str(self.mode),
+            "same": self.same,
+            "steps": self.steps,
+            "parting": None if self.parting is None else str(self.parting),
+            "places": [
+                {**place._asdict(), "steps": list(of_steps)}
+                | {name: [_plain(getattr(distance, name)) for distance in of_steps.values()] for name in Distance._fields}
+                for place, of_steps in self.distances.items()
+            ],
+        }
+
     def at(self, step: int) -> Iterator[tuple[Place, Distance]]:
         """What was compared at a step."""
         for place, of_steps in self.distances.items():
             if step in of_steps:
                 yield place, of_steps[step]
+
+
+def _plain(number: Any) -> Any:
+    return str(number) if isinstance(number, float) and not isfinite(number) else number

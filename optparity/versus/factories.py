@@ -11,6 +11,11 @@ from typing import Any, Literal
 Framework = Literal["jax", "torch"]
 
 
+def said(error: BaseException) -> str:
+    """What somebody else's exception says, in one line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 @dataclass(frozen=True)
 class Named:
     """An optimizer by name. In JAX the factory gets the arguments and gives an optax transform; in torch it gets parameters before them.
@@ -41,8 +46,8 @@ class Named:
             sys.path.insert(0, os.getcwd())
         try:
             found = importlib.import_module(module)
-        except Exception as error:
-            raise ValueError(f"--{self.framework} {self.name}: {module} cannot be imported: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:  # a script may leave Python
+            raise ValueError(f"--{self.framework} {self.name}: {module} cannot be imported: {said(error)}") from error
         for part in attribute.split("."):
             if not hasattr(found, part):
                 raise ValueError(f"--{self.framework} {self.name}: {module} has no {attribute}.")
@@ -59,8 +64,8 @@ class Named:
         factory = self.factory()
         try:
             made = factory(**self.arguments) if self.framework == "jax" else factory(params, **self.arguments)
-        except Exception as error:
-            raise ValueError(f"{self} fails: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"{self} fails: {said(error)}") from error
         if self.framework == "jax" and not (hasattr(made, "init") and hasattr(made, "update")):
             raise ValueError(f"{self} gives a {type(made).__name__}; an optax.GradientTransformation is needed.")
         if self.framework == "torch" and not (hasattr(made, "step") and hasattr(made, "param_groups")):
