@@ -62,10 +62,13 @@ def total() -> int:
 
 def measure() -> Iterator[Row]:
     """The pairs without a mistake, then each mistake."""
-    for name, (first, second) in SAME.items():
-        yield Row(name, seen_by(first, second))
+    yield from map(row_of_pair, SAME)
     for mistake in planted():
         yield row_of(mistake)
+
+
+def row_of_pair(name: str) -> Row:
+    return Row(name, seen_by(*SAME[name]))
 
 
 def row_of(mistake: Planted) -> Row:
@@ -209,6 +212,18 @@ def page(rows: Sequence[Row]) -> str:
         mistakes=markdown_table(["mistake", *CHECKS], (row.cells() for row in mistakes)),
         sentences=markdown_table(["mistake", "explanation"], ([row.name, _escaped(row.sentence)] for row in mistakes)),
     )
+
+
+def read(page: str) -> list[Row]:
+    """The rows of a page that the command has written."""
+    sentences = {mistake.name: mistake.sentence for mistake in planted()}
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
+    known = {*SAME, *sentences}
+    return [
+        Row(name, {check: bool(cell) for check, cell in zip(CHECKS, cells, strict=True)}, sentences.get(name, ""))
+        for name, *cells in lines
+        if name in known and len(cells) == len(CHECKS)
+    ]
 
 
 def _escaped(sentence: str) -> str:

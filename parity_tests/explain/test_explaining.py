@@ -106,9 +106,16 @@ def test_two_mistakes_of_one_side_are_found():
     assert found.settings == {"maximize", "gradient_dtype"}
 
 
-def test_a_gradient_that_is_missing_is_refused():
-    with pytest.raises(ValueError, match=r"explain: a gradient has not the leaves of the parameters; each needs one at every step\."):
-        examine(*ADAGRAD, parameters(), [{"w": FED[0]["w"]}])
+@pytest.mark.parametrize(
+    ("fed", "said"),
+    [
+        ([FED[0], {**FED[1], "w": None}], "Nothing was tried: in step 2 the gradients have not the leaves of the parameters."),
+        ([], "Nothing was tried: there is no gradient."),
+    ],
+)
+def test_where_nothing_can_be_tried_it_is_said(fed, said):
+    found = examine(*ADAGRAD, parameters(), fed)
+    assert (found.agree, found.explanation, str(found)) == (False, None, said)
 
 
 class TestRecorded:
