@@ -174,7 +174,8 @@ PROJECT = {
     """,
     "test_mine.py": """
         import pytest
-        SAME = dict(jax="jaxopt_impl:sgd", torch="torch_ref:SGD", set={"learning_rate": 0.1}, set_torch={"lr": 0.1}, params={"w": (3,)}, steps=3)
+        NAMES = dict(jax="jaxopt_impl:sgd", torch="torch_ref:SGD", params={"w": (3,)}, steps=3)
+        SAME = dict(**NAMES, set={"learning_rate": 0.1}, set_torch={"lr": 0.1})
 
         @pytest.mark.parity(**SAME)
         @pytest.mark.parametrize("name", ["a/b", "a b"])
