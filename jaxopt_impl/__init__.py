@@ -17,6 +17,7 @@ from .momentum import momentum
 from .packing import pack, unpack
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .sharding import zero_shardings
 
 __all__ = [
     "accumulate",
@@ -46,4 +47,5 @@ __all__ = [
     "sgd",
     "stochastic_rounding",
     "unpack",
+    "zero_shardings",
 ]

@@ -16,10 +16,12 @@ def is_tensor(value: Any) -> bool:
 def to_numpy(tensor: Any) -> np.ndarray:
     """A tensor's elements; on the CPU the same memory.
 
-    Raises: TypeError for a tensor that is not dense.
+    Raises: TypeError for a tensor that is not dense, or that is spread over processes: to gather it is for all of them to do.
     """
     if isinstance(tensor, np.ndarray | np.generic):
         return np.asarray(tensor)
+    if hasattr(tensor, "full_tensor"):
+        raise TypeError("a whole tensor is needed; got a DTensor: call full_tensor() in every process, or ask for full_state_dict=True")
     if "strided" not in str(getattr(tensor, "layout", "strided")):
         raise TypeError(f"a dense tensor is needed; got one that is {str(tensor.layout).removeprefix('torch.')}")
     tensor = tensor.detach().cpu()

@@ -20,19 +20,22 @@ class Estimate:
 
     Attributes:
         parameters: of the whole model.
+        active_parameters: of them those that work for a token, of experts the chosen and the shared.
         parts: parameters by part; one part where the model has no parts.
         memory: of one device, by each count; the textbooks' first.
         flops: of the step over all data-parallel replicas, by convention: the model's own, as if tensor parallelism did nothing twice.
     """
 
     parameters: int
+    active_parameters: int
     parts: dict[str, int]
     memory: tuple[Memory, ...]
     flops: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         memory = [memory.to_dict() for memory in self.memory]
-        return {"parameters": self.parameters, "parts": self.parts, "memory": memory, "flops": self.flops}
+        counts = {"parameters": self.parameters, "active_parameters": self.active_parameters, "parts": self.parts}
+        return {**counts, "memory": memory, "flops": self.flops}
 
 
 def estimate(
@@ -90,7 +93,7 @@ def estimate(
     executed_as = {"recompute": setup.recompute, "attention": setup.attention}
     replicas = setup.data_parallel
     flops = {name: replicas * model.flops(batch, seq, name, **executed_as) for name in conventions or CONVENTIONS}
-    return Estimate(model.parameters, model.parameters_by_part(), memory, flops)
+    return Estimate(model.parameters, model.active_parameters, model.parameters_by_part(), memory, flops)
 
 
 def _cruncher(model: Cruncher, batch: int, setup: Setup, conventions: Sequence[str] | None) -> Estimate:
@@ -101,7 +104,7 @@ def _cruncher(model: Cruncher, batch: int, setup: Setup, conventions: Sequence[s
     temporaries = _largest(model.temporaries(batch, setup.dtype)) if setup.framework == "torch" else {}
     memory = _counts(model.weights(), setup, labels, activations, temporaries)
     flops = {name: setup.data_parallel * model.flops(batch, name) for name in conventions or model.conventions}
-    return Estimate(model.parameters, {"layers": model.parameters - model.dim, "final": model.dim}, memory, flops)
+    return Estimate(model.parameters, model.parameters, {"layers": model.parameters - model.dim, "final": model.dim}, memory, flops)
 
 
 def _counts(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from . import checks
+from . import checks, hugging_face
 from .cruncher import Cruncher
 from .transformer import Transformer
 
@@ -12,10 +12,15 @@ from .transformer import Transformer
 def from_dict(document: Mapping[str, Any]) -> Cruncher | Transformer:
     """A configuration from its fields; "model" says which: "transformer" (the default) or "cruncher".
 
+    With a "model_type" it is Hugging Face's config.json of that family; keys that are not known are passed over (`hugging_face.read`
+    names them).
+
     Raises: ValueError for an unknown or a missing key, or a value out of range.
     """
     if not isinstance(document, Mapping):
         raise ValueError(f"configuration: an object with keys is needed; got {document!r}.")
+    if "model_type" in document:
+        return Transformer(**hugging_face.read(document).fields)
     given = dict(document)
     models = {"transformer": Transformer, "cruncher": Cruncher}
     name = given.pop("model", "transformer")

@@ -4,37 +4,12 @@ The names of the sizes are those of transformer.py: b s tokens, h hidden_size, a
 V vocab_size, all on one device.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from . import experts, latent
+from .kept import InFlight, Kept, Layer, Saved
 from .memory import itemsize
-
-
-class Saved(NamedTuple):
-    """A tensor that the forward pass keeps, on one device."""
-
-    name: str
-    elements: int
-    dtype: str
-    core: bool = False  # inside the attention core, which selective recomputation makes again
-    only: str | None = None  # counted "executed" only, or "korthikanti" only
-
-    @property
-    def bytes(self) -> int:
-        return self.elements * itemsize(self.dtype)
-
-
-class InFlight(NamedTuple):
-    """What the backward pass holds at one place, beside what the forward pass kept up to there: gradients on their way, on one device."""
-
-    name: str
-    elements: int
-    core: bool = False
-    remade: int = 0  # elements more where the core is recomputed by itself: its inputs laid out anew, its output, that one's gradient
-
-
-Kept = Iterator[Saved | InFlight]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +18,13 @@ class Tensors:
 
     Attributes:
         model: the `Transformer`.
+        layer: the kind of block.
         along: over how many devices sequence parallelism divides the sequence.
         tokens, seq, square: b s, s, b a s².
     """
 
     model: Any
+    layer: Layer
     dtype: str
     attention: str
     along: int
@@ -59,6 +36,7 @@ class Tensors:
     head_dim: int
     intermediate_size: int
     vocab_size: int
+    tensor_parallel: int
 
     @property
     def stream(self) -> int:
@@ -74,6 +52,24 @@ class Tensors:
     def keys(self) -> int:
         """Keys, or values, of all key-value heads, b s k d."""
         return self.tokens * self.key_value_heads * self.head_dim
+
+    @property
+    def values(self) -> int:
+        """Values of all key-value heads."""
+        return self.tokens * self.key_value_heads * self.model.value_dim
+
+    @property
+    def summed(self) -> int:
+        """What attention gives its projection, b s a d, with the values' d."""
+        return self.tokens * self.heads * self.model.value_dim
+
+    @property
+    def values_stay_views(self) -> bool:
+        """Whether the attention core takes keys and values as they were cut from a larger tensor.
+
+        The fused kernel does; a product of batches needs rows at one distance from the other, as a single sequence or a single head has.
+        """
+        return self.attention == "sdpa" or self.tokens == self.seq or self.key_value_heads == 1
 
     @property
     def inner(self) -> int:
@@ -105,12 +101,20 @@ class Tensors:
         return self.dtype if itemsize(self.dtype) > 4 else "float32"
 
     def norm(self, name: str, beside: int) -> Kept:
-        rms, h = self.model.norm == "rmsnorm", self.model.hidden_size
+        if self.model.norm == "rmsnorm":
+            yield from self.rms(name, self.stream, self.tokens // self.along, beside)
+            return
         yield Saved(f"{name} input", self.stream, self.dtype)
-        yield Saved(f"{name} statistics", (1 if rms else 2) * self.tokens // self.along, self.statistic, only="executed")
-        yield InFlight(f"{name}", beside + (5 if rms else 2) * self.stream + 2 * h)  # RMSNorm's is written out
-        if rms:
-            yield Saved(f"{name} normalised", self.stream, self.dtype, only="executed")
+        yield Saved(f"{name} statistics", 2 * self.tokens // self.along, self.statistic, only="executed")
+        yield InFlight(f"{name}", beside + 2 * self.stream + 2 * self.model.hidden_size)
+
+    def rms(self, name: str, elements: int, rows: int, beside: int, whole: int | None = None) -> Kept:
+        """An RMSNorm, written out; `whole` where its input is a view of so many elements, 0 where that is counted elsewhere."""
+        if whole != 0:
+            yield Saved(f"{name} input", elements if whole is None else whole, self.dtype)
+        yield Saved(f"{name} statistics", rows, self.statistic, only="executed")
+        yield InFlight(name, beside + 5 * elements + 2 * elements // rows)
+        yield Saved(f"{name} normalised", elements, self.dtype, only="executed")
 
     def before(self) -> Kept:
         """The embeddings."""
@@ -122,41 +126,77 @@ class Tensors:
             yield Saved("position indices", self.seq, "int64", only="executed")
             yield InFlight("positions", self.beside_mlp + self.seq * h + (self.model.max_position_embeddings or 0) * h)
         if self.model.positions == "rotary":
-            yield Saved("cosines and sines", 2 * self.seq * self.head_dim, self.dtype, only="executed")
+            yield Saved("cosines and sines", 2 * self.seq * self.turned, self.dtype, only="executed")
         if self.model.positions == "relative":
             yield Saved("position encodings", self.seq * h, self.dtype, only="executed")
         yield _dropped("embedding", stream)
+
+    @property
+    def turned(self) -> int:
+        """Of a head, by rotary positions."""
+        return self.model.qk_rope_head_dim or self.model.rotary_dim or self.head_dim
 
     def block(self) -> Kept:
         """One block, its input first."""
         yield from self.norm("ln_1", self.beside)
         yield Saved("ln_1 output", self.stream, self.dtype)
-        yield from self.queries_keys_values()
+        yield from latent.saved(self) if self.model.kv_lora_rank is not None else self.queries_keys_values()
         yield from self.attention_core()
         yield from self.attention_projection()
+        if self.model.norms == 4:
+            yield from self.norm("norm behind attention", self.beside)
         if not self.model.parallel_block:
             yield from self.norm("ln_2", self.beside)
+        elif self.model.norms == 2:  # of the same input as ln_1
+            yield Saved("ln_2 statistics", (1 if self.model.norm == "rmsnorm" else 2) * self.tokens, self.statistic, only="executed")
+            yield InFlight("ln_2", self.beside + 5 * self.stream)
+            if self.model.norm == "rmsnorm":
+                yield Saved("ln_2 normalised", self.stream, self.dtype, only="executed")
+        if self.model.norms > 1:
             yield Saved("ln_2 output", self.stream, self.dtype)
-        yield from self.mlp()
+        yield from experts.saved(self) if self.layer.experts else self.mlp()
+        if self.model.norms == 4:
+            yield from self.norm("norm behind the MLP", self.beside)
 
     def queries_keys_values(self) -> Kept:
-        wide, keys = self.wide, self.keys
-        columns = self.heads + 2 * self.key_value_heads if self.model.fused_qkv else self.heads
-        largest = self.model.hidden_size * columns * self.head_dim  # of the matrices of queries, keys and values
+        model, wide, keys, dtype = self.model, self.wide, self.keys, self.dtype
+        columns = self.heads + 2 * self.key_value_heads if model.fused_qkv else self.heads
+        largest = model.hidden_size * columns * self.head_dim  # of the matrices of queries, keys and values
         yield InFlight("queries, keys, values put together", self.beside + wide + 2 * keys + max(wide + 2 * keys, 3 * wide))
         yield InFlight("queries, keys, values projection", self.beside + wide + 2 * keys + 2 * self.stream + largest)
-        yield Saved("queries", wide, self.dtype)
-        yield Saved("keys", keys, self.dtype)
-        yield Saved("values", keys, self.dtype)
-        if self.model.positions == "relative":
-            yield Saved("queries for positions", wide, self.dtype)
-            yield Saved("projected positions", self.seq * self.heads * self.head_dim, self.dtype)
+        queries_view, keys_view, values_view = self._views() if model.fused_qkv else (False, False, False)
+        if model.fused_qkv and (model.qk_norm or values_view):
+            yield Saved("queries, keys and values", wide + 2 * keys, dtype, only="executed")
+        if model.qk_norm:
+            for name, of in {"query": wide, "key": keys}.items():
+                yield from self.rms(
+                    f"{name} norm", of, of // self.head_dim, self.beside + wide + 2 * keys, whole=0 if model.fused_qkv else of
+                )
+        for name, of, is_view in (("queries", wide, queries_view), ("keys", keys, keys_view), ("values", keys, values_view)):
+            yield Saved(name, of, dtype, only="korthikanti" if is_view else None)
+        if model.positions == "relative":
+            yield Saved("queries for positions", wide, dtype)
+            yield Saved("projected positions", self.seq * self.heads * self.head_dim, dtype)
+
+    def _views(self) -> tuple[bool, bool, bool]:
+        """Whether the attention core takes queries, keys and values as they lie in the fused tensor.
+
+        What is turned or normalised is a tensor of its own. Heads that share keys are laid out side by side, but in the fused kernel.
+        """
+        turned = self.model.positions == "rotary" or self.model.qk_norm
+        side_by_side = self.heads > self.key_value_heads and self.seq > 1 and self.attention != "sdpa"
+        views = self.values_stay_views
+        return views and not (turned or side_by_side or self.model.positions == "relative"), views and not turned, views
 
     def attention_core(self) -> Kept:
         beside, wide, keys, square = self.beside, self.wide, self.keys, self.square
         if self.attention == "sdpa":
             yield Saved("log-sum-exp", self.tokens * self.heads, self.statistic, only="executed")
+            if self.layer.window is not None and self.layer.window < self.seq:  # the kernel takes the mask as numbers to add
+                yield Saved("window's mask", self.seq * self.seq, self.dtype, only="executed")
             return
+        if self.model.attention_softcap:
+            yield Saved("capped scores", square, self.dtype, core=True, only="executed")
         yield Saved("causal mask", self.seq * self.seq, "bool", core=True, only="executed")
         yield Saved("softmax output", square, self.dtype, core=True)
         yield _dropped("softmax", square, core=True)
@@ -170,28 +210,31 @@ class Tensors:
 
     def attention_projection(self) -> Kept:
         wide, keys, fused = self.wide, self.keys, self.attention == "sdpa"
-        yield Saved("attention output", wide, self.dtype)
+        yield Saved("attention output", self.summed, self.dtype)
         if not fused:  # in the forward pass: scores, queries, keys, values and the result, by name until it returns
             yield InFlight("attention, going forward", self.square + 2 * wide + 2 * keys, core=True)
-        matrix = self.heads * self.head_dim * self.model.hidden_size
+        matrix = self.heads * self.model.value_dim * self.model.hidden_size
         yield InFlight("attention projection", self.beside + wide + max(wide + (2 * keys if fused else 0), matrix))
         yield _dropped("attention", self.stream)
 
     def mlp(self) -> Kept:
-        act, inner, beside = self.model.hidden_act, self.inner, self.beside_mlp
-        matrix, swiglu = self.model.hidden_size * self.intermediate_size, act == "swiglu"
-        if swiglu:
-            yield Saved("silu input", inner, self.dtype)
-        yield InFlight("mlp up", beside + (2 if swiglu else 1) * inner + self.stream + matrix)
-        for name in {"gelu": ["gelu input"], "relu": [], "swiglu": ["silu output", "up output"]}[act]:
-            yield Saved(name, inner, self.dtype)
-        if act != "relu":
-            yield InFlight("mlp activation", beside + (3 if swiglu else 2) * inner)
-        yield Saved("mlp down input", inner, self.dtype)
-        if act == "relu":
-            yield InFlight("mlp activation", beside + 2 * inner)
-        yield InFlight("mlp down", beside + inner + matrix)
+        yield from self.mlp_of("mlp", self.inner, self.inner, self.intermediate_size, self.beside_mlp)
         yield _dropped("mlp", self.stream)
+
+    def mlp_of(self, name: str, kept: int, inner: int, width: int, beside: int) -> Kept:
+        """An MLP of that width that keeps so many elements of each tensor, of which so many are at work at a time."""
+        act, gated, matrix = self.model.hidden_act, self.model.gated, self.model.hidden_size * width
+        if gated:
+            yield Saved(f"{name} gate input", kept, self.dtype)
+        yield InFlight(f"{name} up", beside + (2 if gated else 1) * inner + self.stream + matrix)
+        for of in ["gate output", "up output"] if gated else {"gelu": ["gelu input"], "relu": []}[act]:
+            yield Saved(f"{name} {of}", kept, self.dtype)
+        if act != "relu":
+            yield InFlight(f"{name} activation", beside + (3 if gated else 2) * inner)
+        yield Saved(f"{name} down input", kept, self.dtype)
+        if act == "relu":
+            yield InFlight(f"{name} activation", beside + 2 * inner)
+        yield InFlight(f"{name} down", beside + inner + matrix)
 
     def after(self) -> Kept:
         """The final norm, the head and the loss."""
@@ -199,6 +242,8 @@ class Tensors:
         yield from self.norm("ln_f", self.waiting)
         yield Saved("head input", self.stream, self.dtype)
         yield InFlight("head", logits + self.table + self.stream)
+        if self.model.logit_softcap:
+            yield Saved("capped logits", logits, self.dtype, only="executed")
         yield Saved("log-probabilities", logits, self.dtype, only="executed")
         yield Saved("logits", logits, "float32", only="korthikanti")
         yield Saved("target indices", self.tokens, "int64", only="executed")

@@ -8,6 +8,8 @@ from typing import Any
 
 from .._figures import drawing
 from . import COMPONENTS, CONVENTIONS, PRESETS, Cruncher, Estimate, Memory, Transformer
+from .hugging_face import Reading
+from .hugging_face import read as read_hugging_face
 
 COLORS = dict(zip(COMPONENTS, ("#77aadd", "#99ddff", "#44bb99", "#eedd88", "#ee8866"), strict=True))
 KEYS = ["model", *(field.name for model in (Transformer, Cruncher) for field in fields(model))]
@@ -15,13 +17,13 @@ TITLES = {name: name.replace("_", " ") for name in COMPONENTS}
 Rows = Iterator[tuple[str, ...]]
 
 
-def read(name: str) -> dict[str, Any]:
-    """The fields of the preset, or of the configuration in the JSON file, of that name.
+def read(name: str) -> Reading:
+    """The fields of the preset, or of the configuration in the JSON file (Hugging Face's too), of that name.
 
     Raises: ValueError with one line that says what is wrong.
     """
     if name in PRESETS:
-        return {"model": type(PRESETS[name]).__name__.lower(), **vars(PRESETS[name])}
+        return Reading({"model": type(PRESETS[name]).__name__.lower(), **vars(PRESETS[name])})
     try:
         if not Path(name).is_file():
             raise ValueError(f"unknown preset {name!r}, and no file of that name; one of {', '.join(PRESETS)} is needed.")
@@ -38,7 +40,7 @@ def read(name: str) -> dict[str, Any]:
         raise ValueError(f"{name} cannot be read as JSON: it is nested too deep.") from None
     if not isinstance(document, dict):
         raise ValueError(f"{name}: an object with the keys of a configuration is needed.")
-    return document
+    return read_hugging_face(document) if "model_type" in document else Reading(document)
 
 
 def tables(cost: Estimate, model: Cruncher | Transformer) -> Iterator[tuple[list[str], list[str], Rows]]:

@@ -43,12 +43,22 @@ def state(optimizer: str | optax.GradientTransformation, params: Any, framework:
     leaves = jax.tree.leaves(params)
     wide = any(leaf.dtype.itemsize == 8 for leaf in leaves)  # counted as 4 without x64
     with jax.enable_x64(wide or jax.config.read("jax_enable_x64")), warnings.catch_warnings(action="ignore"):  # ε does not matter here
-        kept = jax.tree.leaves(jax.eval_shape(tx.init, params))
-    arrays, scalars = (nbytes(leaf for leaf in kept if _counter(leaf) is counter) for counter in (False, True))
+        if isinstance(optimizer, str):  # goes leaf by leaf, and few of many leaves differ in shape
+            found = {leaf: _bytes(tx, leaf) for leaf in set(leaves)}
+            arrays = total((dtype, count) for leaf in leaves for dtype, count in found[leaf].arrays.items())
+            scalars = _bytes(tx, leaves[:1]).scalars
+        else:
+            arrays, scalars = _bytes(tx, params)
     if framework == "torch":
         if not isinstance(optimizer, str):
             raise ValueError("accounting: PyTorch's layout is known for a name of optparity.OPTIMIZERS only; got an optax transform.")
         scalars = total([("float32", 4 * len(leaves))]) if OPTIMIZERS[optimizer].has_step else {}
+    return State(arrays, scalars)
+
+
+def _bytes(tx: optax.GradientTransformation, params: Any) -> State:
+    kept = jax.tree.leaves(jax.eval_shape(tx.init, params))
+    arrays, scalars = (nbytes(leaf for leaf in kept if _counter(leaf) is counter) for counter in (False, True))
     return State(arrays, scalars)
 
 

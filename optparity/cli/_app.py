@@ -11,6 +11,8 @@ from ._errors import importing
 
 COMMANDS = {
     "check": "Compare both packages bit for bit, on the same gradients.",
+    "diff": "Find where two recorded runs part, how far, and how it grows.",
+    "replay": "Feed recorded gradients to an optimizer: is it the optimizer?",
     "doctor": "Try on this machine each rewrite that could break the contract.",
     "golden": "Write or check the hashes of every trajectory of one package.",
     "drift": "Measure how far torch.optim and optax are from the contract.",

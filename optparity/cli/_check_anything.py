@@ -3,12 +3,11 @@
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import typer
 
 from .. import doctor
 from ..around.piece import SIZES
+from ..interop.leaves import Leaves
 from ..parity.streams import STREAMS, gradients
 from ..versus import Mode, Named, Result, against, shapes
 from ..versus.course import Place
@@ -24,6 +24,9 @@ from ..versus.shapes import Leaf
 from ._console import console, need, progress, refusing, say, table, writable, write
 from ._errors import BadInputError
 from ._options import assignments
+
+if TYPE_CHECKING:
+    from ..traces.reading import Trace
 
 STEPS = 100
 SHOWN = 20  # of the arrays that differ
@@ -108,8 +111,7 @@ def check(asked: Asked, streams: list[str], dtypes: list[str], steps: int | None
         mode = Mode(asked.ulp, asked.rtol, asked.atol)
     need(*(["torch"] if asked.torch else []), *(["jinja2"] if asked.html else []))
     writable(json_file, asked.html)
-    params = _params(asked.params, _one("--dtype", dtypes), seed)
-    fed = _Fed(_stream(streams), params, steps or STEPS, seed)
+    params, fed = _given(asked, streams, _one("--dtype", dtypes), steps, seed)
     with refusing(ValueError), progress() as bar:
         found = against(
             first,
@@ -120,7 +122,7 @@ def check(asked: Asked, streams: list[str], dtypes: list[str], steps: int | None
             float64=asked.float64,
             state_map=_state_map(asked.state_map),
         )
-    explanation = None if found.same else _explanation(first, second, params, list(fed))
+    explanation = None if found.same else _explanation(first, second, params, fed)
     _show(found, explanation, params, fed)
     if json_file:
         about = {"optparity": version("optparity"), "machine": dict(doctor.machine()), "gradients": str(fed)}
@@ -131,22 +133,6 @@ def check(asked: Asked, streams: list[str], dtypes: list[str], steps: int | None
 
         write_page(asked.html, f"{first} against {second}", [Entry(found.course, explanation, found.rounding)])
     return 0 if found.same else 1
-
-
-@dataclass(frozen=True)
-class _Fed:
-    """The gradients of so many steps, as often as they are asked for."""
-
-    stream: str
-    params: Any
-    steps: int
-    seed: int
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(gradients(self.stream, self.params, self.seed), self.steps)
-
-    def __str__(self) -> str:
-        return f"stream {self.stream}, seed {self.seed}"
 
 
 def _named(asked: Asked) -> tuple[Named, Named]:
@@ -164,6 +150,19 @@ def _one(flag: str, given: list[str]) -> str | None:
     if len(given) > 1:
         raise BadInputError(f"{flag}: with --jax and --torch one is taken; got {', '.join(given)}.")
     return given[0] if given else None
+
+
+def _given(asked: Asked, streams: list[str], dtype: str | None, steps: int | None, seed: int) -> tuple[Any, "_Stream | _Recorded"]:
+    """Parameters and gradients."""
+    if asked.gradients is None:
+        params = _params(asked.params, dtype, seed)
+        return params, _Stream(_stream(streams), params, steps or STEPS, seed)
+    for flag, given in (("--stream", streams), ("--dtype", dtype)):
+        if given:
+            raise BadInputError(f"{flag}: the gradients of a trace are what they are.")
+    trace = _trace(asked.gradients)
+    params = _recorded_start(trace) if asked.params is None else _params(asked.params, None, seed)
+    return params, _Recorded(trace, params, steps or trace.last)
 
 
 def _stream(given: list[str]) -> str:
@@ -207,13 +206,79 @@ def _params(file: Path | None, dtype: str | None, seed: int) -> Any:
     return floating
 
 
-def _explanation(first: Named, second: Named, params: Any, gradients: list) -> Any:
+def _explanation(first: Named, second: Named, params: Any, gradients: Iterable) -> Any:
     """What convention makes them part, where one is known."""
-    explaining = import_module("optparity.explain")
-    return explaining.explain(first, second, params, gradients) if hasattr(explaining, "explain") else None
+    from ..explain import explain
+
+    with refusing(ValueError):
+        return explain(first, second, params, gradients)
 
 
-def _show(found: Result, explanation: Any, params: Any, fed: _Fed) -> None:
+@dataclass(frozen=True)
+class _Stream:
+    """The gradients of so many steps of a stream, as often as they are asked for."""
+
+    name: str
+    params: Any
+    steps: int
+    seed: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(gradients(self.name, self.params, self.seed), self.steps)
+
+    def __str__(self) -> str:
+        return f"stream {self.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Those that a run's optimizer got, after its clip where it had one; of the steps of which their elements were kept."""
+
+    trace: "Trace"
+    params: Any
+    steps: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self._all(), self.steps)
+
+    def _all(self) -> Iterator[Any]:
+        paths, treedef = Leaves(self.params).paths, jax.tree.structure(self.params)
+        for step in self.trace.steps():
+            stages = [stage for stage in ("clipped", "gradients") if any(leaf.stage == stage for leaf in step.leaves)]
+            if step.number == 0 or not stages:
+                continue
+            leaves = {leaf.path: leaf for leaf in step.leaves if leaf.stage == stages[0]}
+            if unknown := leaves.keys() - set(paths):
+                raise ValueError(f"{self}: step {step.number} has a gradient of {min(unknown)}; the parameters are {', '.join(paths)}.")
+            found = {path: self.trace.tensor(step.number, leaf) for path, leaf in leaves.items()}
+            if all(x is not None for x in found.values()):
+                yield treedef.unflatten([found.get(path) for path in paths])
+
+    def __str__(self) -> str:
+        return f"trace {self.trace}"
+
+
+def _trace(folder: Path) -> "Trace":
+    need("safetensors", extras="convert")
+    from ..traces.reading import traces
+
+    with refusing(ValueError):
+        found = traces(folder)
+    if len(found) > 1:
+        raise BadInputError(f"--gradients {folder}: it has {len(found)} ranks; the folder of one is needed.")
+    return next(iter(found.values()))
+
+
+def _recorded_start(trace: "Trace") -> dict[str, Any]:
+    """The first parameters of a trace, flat, by their names."""
+    with refusing(ValueError):
+        found = {leaf.path: trace.tensor(0, leaf) for leaf in trace.leaves if leaf.stage == "params"}
+    if not found or any(x is None for x in found.values()):
+        raise BadInputError(f"--gradients {trace}: the elements of its first parameters were not recorded; say --params.")
+    return found
+
+
+def _show(found: Result, explanation: Any, params: Any, fed: _Stream | _Recorded) -> None:
     """What was compared and how, where they part, the verdict at the very end."""
     course, leaves = found.course, jax.tree.leaves(params)
     elements, dtypes = sum(x.size for x in leaves), ", ".join(dict.fromkeys(x.dtype.name for x in leaves))

@@ -98,10 +98,14 @@ def cost(
             mixed_precision=mixed_precision,
             donate=donate,
         )
-        asked = _Asked(model, costing.read(model) | assignments("--set", setting, costing.KEYS), batch, seq, setup)
+        reading = costing.read(model)
+        asked = _Asked(model, reading.fields | assignments("--set", setting, costing.KEYS), batch, seq, setup)
         estimated = estimate(asked.model, batch, asked.tokens, setup, conventions=chosen(convention, ()) or None)
     writable(json_file, plot)
     _show(asked, estimated)
+    for what, keys in {"not counted": reading.left_out, "unknown keys, not read": reading.unknown}.items():
+        if keys:
+            console.print(f"{what}: {', '.join(keys)}", soft_wrap=True)
     asked.save(estimated, json_file)
     if plot:
         costing.plot(estimated, asked.title, plot, fits)
@@ -141,7 +145,8 @@ class _Asked:
 
 
 def _show(asked: _Asked, estimated: Estimate) -> None:
-    say(f"{asked.name}: {estimated.parameters:,} parameters")
+    active = estimated.active_parameters
+    say(f"{asked.name}: {estimated.parameters:,} parameters" + (f", {active:,} active" if active < estimated.parameters else ""))
     for headers, numbers, rows in costing.tables(estimated, asked.model):
         shown = table(*headers, right=numbers)
         for row in rows:

@@ -9,9 +9,9 @@ import typer
 from ..traces.diff import Compared, Tolerance, growth
 from ..traces.diff import diff as compare
 from ..traces.reading import Trace, traces
-from ..versus.course import STAGES
+from ..versus.course import STAGES, Course
 from ..versus.modes import BITS, Mode
-from ._console import console, refusing, say, table
+from ._console import console, need, refusing, say, table, writable
 from ._errors import BadInputError
 
 First = Annotated[Path, typer.Argument(metavar="A", help="The folder of a trace.")]
@@ -19,14 +19,17 @@ Second = Annotated[Path, typer.Argument(metavar="B", help="The folder of another
 ToleranceOption = Annotated[
     float | None, typer.Option("--tolerance", metavar="R", help="Same is what differs by at most R of a leaf's size. Default: bits.")
 ]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that shows where and how they part.")]
 Names = Annotated[Path | None, typer.Option(metavar="FILE.json", help='{"leaf in A": "leaf in B"}, or [leaf, axes].')]
 
 
-def diff(a: First, b: Second, tolerance: ToleranceOption = None, names: Names = None) -> None:
+def diff(a: First, b: Second, tolerance: ToleranceOption = None, names: Names = None, html: Html = None) -> None:
     """Find where two recorded runs part: the first step, stage and leaf, how far, and how it grows.
 
     Exit 0 if they do not part, 1 if they do.
     """
+    need("safetensors", *(["jinja2"] if html else []), extras="cli,convert")
+    writable(html)
     with refusing(ValueError):
         mode = judged(tolerance)
         given = None if names is None else _names(names)
@@ -36,6 +39,10 @@ def diff(a: First, b: Second, tolerance: ToleranceOption = None, names: Names = 
         found = [compare(here[rank], there[rank], mode=mode, names=given) for rank in here]
     for compared, one, other in zip(found, here.values(), there.values(), strict=True):
         show(compared, one, other)
+    if html:
+        from ..report import Entry, write
+
+        write(html, f"{a} and {b}", [Entry(compared.course) for compared in found])
     raise typer.Exit(0 if all(compared.course.same for compared in found) else 1)
 
 
@@ -52,9 +59,8 @@ def show(compared: Compared, first: Trace, second: Trace) -> None:
     say(f"{summary(compared)}.")
     for line in (*compared.steps_only_in, *compared.pairing.unpaired):
         say(f"Not compared: {line}.")
-    grown = dict(growth(course))
     if not course.same:
-        console.print(_growth(grown))
+        console.print(_growth(course))
     say(_verdict(compared), "green" if course.same else "red")
 
 
@@ -80,29 +86,28 @@ def summary(compared: Compared) -> str:
     return f"Compared at {len(compared.course.steps)} steps: {', '.join(stages)}; {by}{names}; same by {compared.course.mode}"
 
 
-def _growth(grown: dict[int, dict[str, float]]) -> Any:
-    steps = shown(list(grown))
+def _growth(course: Course) -> Any:
+    """At the steps 1, 2, 5, 10, ..., the last, and around the parting."""
+    grown = dict(growth(course))
     stages = [stage for stage in STAGES if any(stage in of for of in grown.values())]
     made = table("step", *stages, right=["step", *stages])
-    for step in steps:
-        made.add_row(str(step), *(f"{grown[step][stage]:.1e}" if grown[step].get(stage) else "0" if stage in grown[step] else "" for stage in stages))
+    parting = course.parting.step if course.parting else 0
+    wanted = {digit * 10**power for digit in (1, 2, 5) for power in range(12)} | {0, course.steps[-1], parting - 1, parting}
+    for step in sorted(wanted & grown.keys()):
+        of = grown[step]
+        made.add_row(str(step), *(f"{of[stage]:.1e}" if of.get(stage) else "0" if stage in of else "" for stage in stages))
     return made
 
 
-def shown(steps: list[int]) -> list[int]:
-    """1, 2, 5, 10, 20, 50, ... of the steps that are there, and the last."""
-    wanted = {digit * 10**power for digit in (1, 2, 5) for power in range(12)} | {0, steps[-1]}
-    return [step for step in steps if step in wanted]
-
-
 def _verdict(compared: Compared) -> str:
-    course = compared.course
-    if course.same:
-        return f"They do not part: {compared.rounding()}"
-    other = compared.pairing.leaves.get(course.parting.place.leaf[2:-2], "") if course.parting else ""
-    own = course.parting.place.leaf[2:-2] if course.parting else ""
-    named = f" ({other} in B)" if other != own else ""
-    return f"They part at {course.parting}{named}. {compared.rounding()}"
+    parting = compared.course.parting
+    if parting is None:
+        return f"They do not part. {compared.rounding()}"
+    values = "" if parting.values is None else " ({:.7g} and {:.7g})".format(*parting.values)
+    path = parting.place.leaf[2:-2]
+    other = compared.pairing.leaves.get(path, path)
+    named = "" if other == path else f"; in B it is {other}"
+    return f"They part at {parting}{values}{named}. {compared.rounding()}"
 
 
 def _names(file: Path) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from ..traces.replay import replay as again
 from ..versus.factories import Named
 from ._console import need, refusing, say
 from ._errors import BadInputError
-from ._options import settings
+from ._options import assignments
 from .diff import ToleranceOption, about, judged, summary
 
 Folder = Annotated[Path, typer.Argument(metavar="TRACE", help="The folder of a trace with the elements of the gradients.")]
-Torch = Annotated[str | None, typer.Option("--torch", metavar="PKG.MODULE:FACTORY", help="A torch.optim.Optimizer, of a list of parameters.")]
+Torch = Annotated[
+    str | None, typer.Option("--torch", metavar="PKG.MODULE:FACTORY", help="A torch.optim.Optimizer, of a list of parameters.")
+]
 Jax = Annotated[str | None, typer.Option("--jax", metavar="PKG.MODULE:FACTORY", help="What makes an optax transform.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An argument of the factory. May be repeated.")]
 BeforeClip = Annotated[bool, typer.Option("--before-clip", help="Feed what backward left, not what the optimizer got.")]
@@ -41,7 +43,7 @@ def replay(
         found = traces(trace)
         if rank not in found:
             raise ValueError(f"--rank {rank}: {trace} has {', '.join(map(str, found))}.")
-        optimizer = Named("torch", torch, settings("--set", set_)) if torch else Named("jax", str(jax), settings("--set", set_))
+        optimizer = Named("torch", torch, assignments("--set", set_)) if torch else Named("jax", str(jax), assignments("--set", set_))
         replayed = again(found[rank], optimizer, mode=judged(tolerance), before_clip=before_clip)
     say(about(found[rank]))
     say(f"{summary(replayed.compared)}; {replayed.rates}.")

@@ -45,7 +45,8 @@ class Number:
 
     Attributes:
         name: of the setting.
-        does: words with the value in braces.
+        does_: words with the value in braces.
+        remedy_: what makes it so; by default that `name` must be the value.
         rules, matters: as of a convention.
         common: values to try.
         arguments: what factories and constructors call it.
@@ -53,6 +54,7 @@ class Number:
 
     name: str
     does_: str
+    remedy_: str = ""
     rules: tuple[str, ...] = ()
     common: tuple[Any, ...] = ()
     matters: Callable[[Settings], Any] = lambda s: True
@@ -66,7 +68,7 @@ class Number:
         return self.does_.format(value)
 
     def remedy(self, value: Any) -> str:
-        return f"{self.name} must be {value}"
+        return self.remedy_.format(value) or f"{self.name} must be {value}"
 
 
 def _has_moments(s: Settings) -> Any:
@@ -119,7 +121,8 @@ CONVENTIONS: tuple[Convention | Number, ...] = (
     ),
     Number(
         name="dampening",
-        does_="has dampening {}",
+        does_="has dampening {:g}",
+        remedy_="dampening must be {:g}, the buffer being momentum * b + (1 - dampening) * g",
         rules=("sgd",),
         common=(0.0, 0.1, 0.9),
         matters=lambda s: s.momentum,
@@ -200,6 +203,7 @@ CONVENTIONS: tuple[Convention | Number, ...] = (
     Number(
         name="initial",
         does_="begins its accumulator at {:g}",
+        remedy_="the accumulator must begin at {:g}",
         rules=("adagrad", "rmsprop", "adam"),
         common=(0.0, 0.1, 1.0),
         arguments=("initial_accumulator_value", "initial_scale"),
@@ -244,14 +248,14 @@ CONVENTIONS: tuple[Convention | Number, ...] = (
     Convention(
         name="decay",
         choices={
-            "coupled": Choice("adds the weight decay to the gradient (coupled)", "weight_decay * p must be added to the gradient"),
+            "coupled": Choice(
+                "adds the weight decay to the gradient (coupled)", "weight_decay * p must be added to the gradient, after any clip"
+            ),
             "decoupled": Choice("decouples the weight decay", "the decay must be taken from the parameter, apart from the gradient"),
             "decoupled, after the step": Choice(
                 "decouples the weight decay and applies it after the step", "the decay must be of the parameter after the step"
             ),
-            "coupled, before the clip": Choice(
-                "adds the weight decay to the gradient before it is clipped", "weight_decay * p must be added before the clip"
-            ),
+            "coupled, before the clip": Choice("lets the clip see the weight decay", "weight_decay * p must be added before the clip"),
         },
         matters=_decays,
         arguments={"decoupled_weight_decay": {"coupled": False, "decoupled": True}},
@@ -279,9 +283,9 @@ CONVENTIONS: tuple[Convention | Number, ...] = (
         name="clip",
         choices={
             "torch": Choice(
-                "adds 1e-6 to the norm when it clips (torch's form)", "the clip's scale must be max_norm / (norm + 1e-6), at most 1"
+                "clips the whole gradient by its norm, 1e-6 added", "the clip's scale must be max_norm / (norm + 1e-6), at most 1"
             ),
-            "optax": Choice("adds nothing to the norm when it clips (optax's form)", "the clip's scale must be max_norm / norm, at most 1"),
+            "optax": Choice("clips the whole gradient by its norm, nothing added", "the clip's scale must be max_norm / norm, at most 1"),
             "unclamped": Choice(
                 "scales gradients up to max_norm that are shorter (the scale is not clamped to 1)", "the clip's scale must not be clamped"
             ),
@@ -303,11 +307,27 @@ CONVENTIONS: tuple[Convention | Number, ...] = (
     Convention(
         name="accumulation",
         choices={
-            "mean": Choice("takes the mean of the microbatches", "the sum of the microbatches' gradients must be divided by their number"),
+            "mean": Choice("takes the mean of the microbatches", "the mean of the microbatches' gradients must be taken"),
             "sum": Choice("takes the sum of the microbatches", "the microbatches' gradients must be summed, not averaged"),
             "last": Choice("takes the last microbatch alone", "the gradients of all but the last microbatch must be dropped"),
         },
         matters=lambda s: s.every > 1,
+    ),
+    Convention(
+        name="gathered_dtype",
+        choices={
+            "float64": Choice("gathers microbatches in the parameters' dtype", "microbatches must be gathered in the parameters' dtype"),
+            "float32": Choice("gathers microbatches in float32", "microbatches must be gathered in float32"),
+        },
+        matters=lambda s: s.every > 1,
+    ),
+    Convention(
+        name="lr_dtype",
+        choices={
+            "float64": Choice("computes its schedule in float64", "the schedule must be computed in float64"),
+            "in float32": Choice("computes its schedule in float32", "the schedule must be computed in float32"),
+        },
+        matters=_lr_moves,
     ),
     Convention(
         name="schedule_length",
@@ -373,6 +393,13 @@ CONVENTIONS: tuple[Convention | Number, ...] = (
             "float64": Choice("keeps its state in the parameters' dtype", "the state must be in the parameters' dtype"),
             "float32": Choice("keeps its state in float32", "the state must be in float32"),
             "bfloat16": Choice("keeps its state in bfloat16", "the state must be in bfloat16"),
+            "bfloat16, after use": Choice(
+                "rounds its state to bfloat16 after its use", "the state must be rounded to bfloat16 after the step"
+            ),
+            "bfloat16, first moment": Choice("keeps its first moment in bfloat16", "the first moment must be in bfloat16"),
+            "bfloat16, first moment, after use": Choice(
+                "rounds its first moment to bfloat16 after its use", "the first moment must be rounded to bfloat16 after the step"
+            ),
         },
         matters=_has_moments,
     ),

@@ -11,11 +11,10 @@ import numpy as np
 from .conventions import BY_NAME, of
 from .family import RULES, Settings, Shapes, course
 from .search import TOLERANCE, Data, Fit, Observed, identify
-from .sides import HABITS, Side, Stated, stated, translated, walk
+from .sides import HABITS, STOCK, Side, Stated, made, stated, translated, walk
 
 STEPS = 30
 DEPTH = 2
-STOCK = ("torch.optim.", "optax.", "torch_ref.", "jaxopt_impl.")
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,9 @@ def explain(
         >>> import numpy as np
         >>> from optparity.versus.factories import Named
         >>> params = {"w": np.ones(3)}
-        >>> sides = Named("jax", "optax:adagrad", {"learning_rate": 0.1, "eps": 0.0}), Named("torch", "torch.optim:Adagrad", {"lr": 0.1, "eps": 0.0})
-        >>> print(explain(*sides, params, [{"w": np.array([1.0, -2.0, 3.0])}] * 5))
+        >>> optax = Named("jax", "optax:adagrad", {"learning_rate": 0.1, "eps": 0.0})
+        >>> torch = Named("torch", "torch.optim:Adagrad", {"lr": 0.1, "eps": 0.0})
+        >>> print(explain(optax, torch, params, [{"w": np.array([1.0, -2.0, 3.0])}] * 5))
         optax.adagrad begins its accumulator at 0.1, torch.optim.Adagrad at 0: say initial_accumulator_value=0.0 to optax.adagrad.
     """
     return examine(first, second, params, gradients, hyperparameters=hyperparameters).explanation
@@ -109,7 +109,8 @@ def examine(
 ) -> Finding:
     """`explain`, which also says why there is no explanation. Up to `depth` conventions are changed on each side."""
     fed = list(islice(gradients, steps))
-    sides = stated(first, params), stated(second, params)
+    sides = _told_apart(stated(first, params), stated(second, params))
+    first, second = made(first), made(second)
     data = _data(params, fed)
     seen = [_points(walk(side, params, fed, "float64")) for side in (first, second)]
     tolerance = max(TOLERANCE, _noise(first, params, fed, data.params, seen[0]))
@@ -150,6 +151,12 @@ def explain_course(
     return _examined((sides[0], sides[1]), runs, data, hyperparameters, depth)
 
 
+def _told_apart(first: Stated, second: Stated) -> tuple[Stated, Stated]:
+    if first.name != second.name:
+        return first, second
+    return replace(first, name=f"{first.name} (first)"), replace(second, name=f"{second.name} (second)")
+
+
 def _vector(tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(np.asarray(leaf).astype(np.float64)) for leaf in jax.tree.leaves(tree)])
 
@@ -185,7 +192,12 @@ def _examined(sides: tuple[Stated, Stated], runs: list[Observed], data: Data, gi
     for side, fit in zip(sides, fits, strict=True):
         if not fit.members:
             return Finding(False, None, _tried(side, fit, depth))
-    found = [_explanation(a, b, sides, data, runs[0].tolerance) for a in fits[0].members for b in fits[1].members]
+    said = tuple({each.rule: each for each in start} for start in starts)
+    found = [
+        _explanation(a, b, sides, (said[0][a.rule], said[1][b.rule]), data, runs[0].tolerance)
+        for a in fits[0].members
+        for b in fits[1].members
+    ]
     fewest = min(len(each.differences) for each in found)
     if not fewest:
         return Finding(
@@ -214,7 +226,9 @@ def _starts(sides: tuple[Stated, Stated], given: Mapping[str, Any]) -> list[list
     return found
 
 
-def _explanation(a: Settings, b: Settings, sides: tuple[Stated, Stated], data: Data, tolerance: float) -> Explanation:
+def _explanation(
+    a: Settings, b: Settings, sides: tuple[Stated, Stated], said: tuple[Settings, Settings], data: Data, tolerance: float
+) -> Explanation:
     if a.rule != b.rule:
         text = f"{sides[0].name} is {a.rule}, {sides[1].name} is {b.rule}: no setting makes them one"
         return Explanation((Difference("rule", a.rule, b.rule, text, np.inf),), a, b)
@@ -224,7 +238,7 @@ def _explanation(a: Settings, b: Settings, sides: tuple[Stated, Stated], data: D
         base = Observed(data.params, _course(a, data), tolerance)
         effects = {name: base.far(_course(replace(a, **{name: getattr(b, name)}), data)) for name in names}
         names = _needed(a, b, sorted(names, key=lambda name: -effects[name]), data, tolerance)
-    differences = [Difference(n, getattr(a, n), getattr(b, n), _text(n, a, b, sides), effects[n]) for n in names]
+    differences = [Difference(n, getattr(a, n), getattr(b, n), _text(n, a, b, sides, said), effects[n]) for n in names]
     return Explanation(tuple(differences), a, b)
 
 
@@ -243,26 +257,37 @@ def _needed(a: Settings, b: Settings, names: list[str], data: Data, tolerance: f
     return kept
 
 
-def _text(name: str, a: Settings, b: Settings, sides: tuple[Stated, Stated]) -> str:
+def _text(name: str, a: Settings, b: Settings, sides: tuple[Stated, Stated], said: tuple[Settings, Settings]) -> str:
     does = [BY_NAME[name].does(getattr(member, name)) for member in (a, b)]
-    return f"{sides[0].name} {does[0]}, {sides[1].name} {_without_repetition(*does)}: {_remedy(name, a, b, sides)}"
+    return f"{sides[0].name} {does[0]}, {sides[1].name} {_without_repetition(*does)}: {_remedy(name, (a, b), sides, said)}"
+
+
+_LINKS = ("at", "before", "after", "from", "inside", "outside", "in", "by", "every")
 
 
 def _without_repetition(first: str, second: str) -> str:
-    """The second phrase without the words with which both begin: "has eps inside the root, ... outside the root"."""
+    """The second phrase without what both begin with, where it still reads: "has eps inside the root, ... outside the root"."""
     words, others = second.split(), first.split()
     same = next((i for i, (x, y) in enumerate(zip(words, others, strict=False)) if x != y), min(len(words), len(others)))
-    if same < 2 or same == len(others):
+    links = [i for i, word in enumerate(words) if 1 < i <= same and word in _LINKS]
+    if same == len(others) or same < 2:
         return second
-    return " ".join(words[same - (same > 0 and words[same - 1] == "at") :])
+    if words[same][0].isdigit() and words[same - 1] not in _LINKS:
+        return " ".join(words[same:])
+    return " ".join(words[links[-1] :]) if links else second
 
 
-def _remedy(name: str, a: Settings, b: Settings, sides: tuple[Stated, Stated]) -> str:
-    """What to say to the first side, else to the second, else what to write in the code of one that is somebody's own."""
-    for side, goal in zip(sides, (b, a), strict=True):
+def _remedy(name: str, members: tuple[Settings, Settings], sides: tuple[Stated, Stated], said: tuple[Settings, Settings]) -> str:
+    """What makes the two agree: where the code of one does what it does not say, to change that; else an argument of either."""
+    a, b = members
+    first, second = (sides[0], a, b, said[0]), (sides[1], b, a, said[1])
+    for side, own, goal, start in (second, first):
+        if getattr(own, name) != getattr(start, name) and not side.name.startswith(STOCK):
+            return f"in {side.name}, {BY_NAME[name].remedy(getattr(goal, name))}"
+    for side, _, goal, _ in sorted((first, second), key=lambda change: name in change[0].chosen):
         if assignment := _assignment(name, goal, side.arguments):
             return f"say {assignment} to {side.name}"
-    for side, goal in zip(sides[::-1], (a, b), strict=True):
+    for side, _, goal, _ in (second, first):
         if not side.name.startswith(STOCK):
             return f"in {side.name}, {BY_NAME[name].remedy(getattr(goal, name))}"
     return "no argument of either says so"

@@ -46,8 +46,7 @@ class Settings:
     lr_decay_start: str = "the second step"
     sum_sees: str = "this gradient"
     sign_of: str = "the interpolation"
-    state_dtype: str = "float64"
-    state_rounded: str = "before use"
+    state_dtype: str = "float64"  # or another; with "first moment" only that, with "after use" the step goes on unrounded
     # the decay
     decay: str = "coupled"
     decay_times: str = "lr"
@@ -56,6 +55,7 @@ class Settings:
     gradient_dtype: str = "float64"
     every: int = 1
     accumulation: str = "mean"
+    gathered_dtype: str = "float64"
     max_norm: float | None = None
     clip: str = "torch"
     clip_order: str = "after accumulation"
@@ -64,6 +64,7 @@ class Settings:
     warmup_steps: int = 0
     schedule_length: str = "T"
     schedule_start: str = "at 0"
+    lr_dtype: str = "float64"
     ema_decay: float | None = None
     ema_start: str = "parameters"
     ema_sees: str = "after the step"
@@ -95,12 +96,13 @@ class State(dict[str, Any]):
 
     def __init__(self, s: Settings):
         super().__init__()
-        self._dtype, self._before = s.state_dtype, s.state_rounded == "before use"
+        self._dtype, *self._how = s.state_dtype.split(", ")
 
     def keep(self, name: str, value: Any) -> Any:
         """Store a value, and give what the step goes on with."""
-        self[name] = rounded(value, self._dtype)
-        return self[name] if self._before else value
+        kept = value if "first moment" in self._how and name != "m" else rounded(value, self._dtype)
+        self[name] = kept
+        return value if "after use" in self._how else kept
 
 
 def sgd(g, state: State, t: int, lr: float, s: Settings):
@@ -196,6 +198,11 @@ RULES: dict[str, Callable] = {"sgd": sgd, "adagrad": adagrad, "rmsprop": rmsprop
 
 def learning_rate(t: int, s: Settings) -> float:
     """Of step 1, 2, ...: from 0 up over the warm-up, then down to 0 on half a cosine, or in a line."""
+    lr = _scheduled(t, s)
+    return float(np.float32(lr)) if s.lr_dtype == "in float32" else lr
+
+
+def _scheduled(t: int, s: Settings) -> float:
     count = t - 1 + {"at 0": 0, "at 1": 1, "held once": -1}[s.schedule_start]
     count = max(count, 0)
     if callable(s.lr):
@@ -242,10 +249,14 @@ def course(s: Settings, params: np.ndarray, gradients: Iterable[np.ndarray], sha
 
 
 def _joined(gathered: list[np.ndarray], s: Settings) -> np.ndarray:
+    """The microbatches as one gradient: as a running mean, which is kept in a dtype between them."""
     if s.accumulation == "last":
         return gathered[-1]
-    total = np.sum(gathered, axis=0)
-    return total / len(gathered) if s.accumulation == "mean" else total
+    mean = np.zeros_like(gathered[0])
+    for n, g in enumerate(gathered, 1):
+        kept = rounded(mean, s.gathered_dtype)
+        mean = kept + (g - kept) / n
+    return mean if s.accumulation == "mean" else mean * len(gathered)
 
 
 def step(g, p, state: State, t: int, shapes: Shapes, s: Settings):

@@ -74,8 +74,8 @@ def identify(seen: Observed, starts: Sequence[Settings], data: Data, depth: int)
         found = []
         for member in layer:
             tried.add(member)
-            far = _far(seen, member, data, enough=max(1.0, 10 * least) if changes else np.inf)
-            least = min(least, far) if not changes else least
+            far = _far(seen, member, data, enough=1.0 if changes else np.inf)
+            least = least if changes else min(least, far)
             if far <= 1:
                 found.append(member)
         found = found or [member for member in layer if changes and _nearly(seen, member, data, least)]
@@ -95,7 +95,8 @@ def _far(seen: Observed, member: Settings, data: Data, tolerance: float | None =
 
 def _nearly(seen: Observed, member: Settings, data: Data, least: float) -> bool:
     """Whether a member that has float32 in it is as near as float32's roundings let it be, and much nearer than without."""
-    return member.bias_correction == "in float32" and _far(seen, member, data, LOOSE, 1.0) <= 1 and _far(seen, member, data) < least / 10
+    in_float32 = "in float32" in (member.bias_correction, member.lr_dtype)
+    return in_float32 and _far(seen, member, data, LOOSE, 1.0) <= 1 and _far(seen, member, data) < least / 10
 
 
 def _neighbours(member: Settings) -> Iterator[Settings]:
@@ -115,6 +116,7 @@ def _allowed(member: Settings, name: str, value: Any) -> bool:
             "adam": ("no", "g + μ b", "a moving factor"),
         },
         "eps_place": {"adagrad": ("outside", "inside"), "rmsprop": ("outside", "inside")},
+        "state_dtype": dict.fromkeys(("sgd", "adagrad", "rmsprop"), ("float64", "float32", "bfloat16", "bfloat16, after use")),
         "bias_correction": {"rmsprop": ("both", "none")},
     }
     return value in known.get(name, {}).get(member.rule, (value,))

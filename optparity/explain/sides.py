@@ -1,7 +1,7 @@
 """The two sides of an explanation: run in any float, and asked what they say of themselves."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,6 +14,8 @@ from ..parity.jax_side import JaxSide
 from ..versus.factories import Framework, Named
 from .family import Settings
 
+Gradient = Callable[[Any, int], Any]  # parameters, the number of the step (1, 2, ...) -> the gradient there
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -22,13 +24,14 @@ class Loop:
     Attributes:
         framework: "jax" or "torch".
         name: as the explanation calls it.
-        run: parameters and gradients, trees of NumPy arrays -> after each gradient, the parameters, or their average: what is compared.
+        run: parameters, where to get gradients, how many -> after each gradient, what is compared: the parameters, or their average.
+            Trees of NumPy arrays.
         says: its hyper-parameters, as far as it has some of its own.
     """
 
     framework: Framework
     name: str
-    run: Callable[[Any, Iterable[Any]], Iterator[Any]]
+    run: Callable[[Any, Gradient, int], Iterator[Any]]
     says: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -45,6 +48,7 @@ class Stated:
         rule: of the family, where the name tells it.
         settings: hyper-parameters and conventions.
         arguments: what its factory or class can be told.
+        chosen: the settings that somebody has told it, rather than left at their defaults.
     """
 
     name: str
@@ -52,30 +56,50 @@ class Stated:
     rule: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    chosen: frozenset[str] = frozenset()
 
 
-def walk(side: Side, params: Any, gradients: Iterable[Any], dtype: str) -> list[list[np.ndarray]]:
+def walk(side: Side, params: Any, gradients: Sequence[Any], dtype: str) -> list[list[np.ndarray]]:
     """The leaves of the parameters after each gradient, everything in that dtype; JAX as its users have it, step by step."""
-    params, *gradients = (jax.tree.map(lambda x: np.asarray(x).astype(dtype), tree) for tree in (params, *gradients))
+    params, *fed = (jax.tree.map(lambda x: np.asarray(x).astype(dtype), tree) for tree in (params, *gradients))
+    return train(side, params, lambda params, step: fed[step - 1], len(fed), dtype)
+
+
+def train(side: Side, params: Any, gradient: Gradient, steps: int, dtype: str) -> list[list[np.ndarray]]:
+    """The same, of gradients at the parameters that the side has come to."""
     with jax.enable_x64(dtype == "float64"), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        return [[np.array(leaf) for leaf in leaves] for leaves in _steps(side, params, gradients)]
+        return [[np.array(leaf) for leaf in leaves] for leaves in _steps(side, params, gradient, steps)]
 
 
-def _steps(side: Side, params: Any, gradients: list[Any]) -> Iterator[list]:
+def _steps(side: Side, params: Any, gradient: Gradient, steps: int) -> Iterator[list]:
     if isinstance(side, Loop):
-        yield from map(jax.tree.leaves, side.run(params, gradients))
+        yield from map(jax.tree.leaves, side.run(params, gradient, steps))
     elif _framework(side) == "jax":
-        tx: Any = side.make() if isinstance(side, Named) else side
-        there = JaxSide(tx, params, CONTEXTS["eager"])
-        for gradient in gradients:
-            yield jax.tree.leaves(there.steps([gradient])[0][0][0])
+        tx: Any = made(side)
+        there = JaxSide(tx, params, CONTEXTS["jit" if _branches(tx, params) else "eager"])
+        for step in range(1, steps + 1):
+            params = there.steps([gradient(params, step)])[0][0][0]
+            yield jax.tree.leaves(params)
     else:
         from ..parity.torch_side import TorchSide
 
-        there = TorchSide(_maker(side), jax.tree.leaves(params))
-        for gradient in gradients:
-            there.step(jax.tree.leaves(gradient))
+        leaves, tree = jax.tree.flatten(params)
+        there = TorchSide(_maker(side), leaves)
+        for step in range(1, steps + 1):
+            there.step(jax.tree.leaves(gradient(tree.unflatten(there.params()), step)))
             yield there.params()
+
+
+def made(side: Any) -> Any:
+    """An optax transform that goes by name, made; another side as it is."""
+    return side.make() if isinstance(side, Named) and side.framework == "jax" else side
+
+
+def _branches(tx: optax.GradientTransformation, params: Any) -> bool:
+    """Whether an update has a branch or a loop in it, which would be compiled anew at each eager call."""
+    state = tx.init(params)
+    program = jax.make_jaxpr(tx.update)(params, state, params)
+    return any(equation.primitive.name in ("cond", "while", "scan") for equation in program.eqns)
 
 
 def _maker(side: Any) -> Callable[[list], Any]:
@@ -116,8 +140,9 @@ _OURS = {
     "adagrad": {"rule": "adagrad"},
     "momentum": {"rule": "sgd", "velocity": "with lr"},
 }
-# What the frameworks mean by a name where a side says no more.
-HABITS: Mapping[str, Mapping[str, Any]] = {"jax": {"clip": "optax"}, "torch": {"clip": "torch"}}
+STOCK = ("torch.optim.", "optax.", "torch_ref.", "jaxopt_impl.")
+# What the frameworks do where a side says no more; optax.MultiSteps gathers in float32, under x64 too.
+HABITS: Mapping[str, Mapping[str, Any]] = {"jax": {"clip": "optax", "gathered_dtype": "float32"}, "torch": {"clip": "torch"}}
 _ALIASES = {"learning_rate": "lr", "initial_accumulator_value": "initial", "initial_scale": "initial"}
 _FLAGS: Mapping[str, Callable[[Any, str], dict[str, Any]]] = {  # an argument that is a convention of ours; its value, the rule
     "betas": lambda value, rule: {"b1": float(value[0]), "b2": float(value[1])},
@@ -160,8 +185,18 @@ def stated(side: Side, params: Any) -> Stated:
         arguments = tuple(inspect.signature(side.factory()).parameters)
         if rule == "adagrad" and parts[0] == "optax":
             known["initial"] = 0.1
-        return Stated(".".join(parts), framework, rule, {**known, **translated(side.bound(), rule)}, arguments)
+        return Stated(_short(side.name), framework, rule, {**known, **translated(side.bound(), rule)}, arguments, _chosen(side, rule))
     return Stated("the transform", framework)
+
+
+def _chosen(side: Any, rule: str | None) -> frozenset[str]:
+    return frozenset(translated(side.arguments, rule) if isinstance(side, Named) else ())
+
+
+def _short(name: str) -> str:
+    """A stock optimizer whole, another by its module and its own name."""
+    parts = name.replace(":", ".").split(".")
+    return ".".join(parts if ".".join(parts).startswith(STOCK) else parts[-2:])
 
 
 def _of_torch(side: Any, params: Any) -> Stated:
@@ -173,8 +208,8 @@ def _of_torch(side: Any, params: Any) -> Stated:
     known: dict[str, Any] = dict(next((_TORCH[base.__name__] for base in kind.__mro__ if base.__name__ in _TORCH), {}))
     rule = known.pop("rule", None)
     groups = getattr(optimizer, "param_groups", [{}])
-    own = f"torch.optim.{kind.__name__}" if kind.__module__.startswith("torch.optim") else f"{kind.__module__}.{kind.__name__}"
-    name = side.name.replace(":", ".") if isinstance(side, Named) else own
+    package = next((each for each in ("torch.optim.", "torch_ref.") if kind.__module__.startswith(each)), "")
+    name = _short(side.name) if isinstance(side, Named) else f"{package}{kind.__name__}"
     said = {key: value for key, value in groups[0].items() if key != "params"}
     arguments = tuple(inspect.signature(kind.__init__).parameters)
-    return Stated(name, "torch", rule, {**known, **translated(said, rule)}, arguments)
+    return Stated(name, "torch", rule, {**known, **translated(said, rule)}, arguments, _chosen(side, rule))

@@ -12,7 +12,7 @@ from ..versus.course import STAGES, Course, Distance, Parting, Place
 from ..versus.modes import BITS, Mode
 from .pairing import COUNTERS, Pairing, lying_as, pair
 from .places import Leaf
-from .reading import Step, Trace
+from .reading import Run, Step
 from .summaries import Summary
 
 SMALL = 256  # times the spacing of numbers at 1: what rounding makes of a loss or gradient at once
@@ -69,7 +69,7 @@ class Compared:
         return _verdict(self)
 
 
-def diff(first: Trace, second: Trace, *, mode: Mode = BITS, names: Mapping[str, Any] | None = None) -> Compared:
+def diff(first: Run, second: Run, *, mode: Mode = BITS, names: Mapping[str, Any] | None = None) -> Compared:
     """Compare two traces at the steps that both have.
 
     Raises: ValueError where leaves cannot be paired, have other shapes or dtypes, or no step is in both; for a damaged trace.
@@ -82,7 +82,7 @@ def diff(first: Trace, second: Trace, *, mode: Mode = BITS, names: Mapping[str, 
     return found
 
 
-def _in_step(first: Trace, second: Trace, found: Compared) -> Iterator[tuple[Step, Step]]:
+def _in_step(first: Run, second: Run, found: Compared) -> Iterator[tuple[Step, Step]]:
     """The steps that both have."""
     alone: dict[str, list[int]] = {str(first): [], str(second): []}
     here, there = first.steps(), second.steps()
@@ -103,7 +103,7 @@ def _in_step(first: Trace, second: Trace, found: Compared) -> Iterator[tuple[Ste
 class _Step:
     """One step of both."""
 
-    def __init__(self, found: Compared, first: Trace, second: Trace, one: Step, other: Step):
+    def __init__(self, found: Compared, first: Run, second: Run, one: Step, other: Step):
         self._found, self._course, self._pairing = found, found.course, found.pairing
         self._first, self._second, self._one, self._other = first, second, one, other
         self._number = one.number

@@ -12,12 +12,12 @@ class TorchRecorder(Recorder):
     """What `record_torch` gives; `note(loss=..., batch=...)` adds to a step before it is taken, `close` takes the hooks away."""
 
     def __init__(self, optimizer: Any, folder: str | os.PathLike, *, model: Any = None, scaler: Any = None, **options: Any):
+        self._names, self._hooks = _names(optimizer, model), []
         super().__init__(folder, **options)
         self._optimizer, self._scaler = optimizer, scaler
-        self._names = _names(optimizer, model)
-        self._left: dict[str, tuple[Any, int, Any]] = {}  # of each parameter its gradient, that one's version, and a copy
+        self._left: dict[str, Any] = {}  # of each parameter a copy of its gradient
         self._forwards: list[Any] = []
-        self._hooks = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
+        self._hooks += [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
         for name, p in self._names.items():
             if p.requires_grad and p.is_leaf:
                 self._hooks.append(p.register_post_accumulate_grad_hook(lambda p, name=name: self._keep(name, p)))
@@ -40,7 +40,7 @@ class TorchRecorder(Recorder):
 
     def _keep(self, name: str, p: Any) -> None:
         """What backward has left: with several backward passes, their sum so far."""
-        self._left[name] = p.grad, p.grad._version, p.grad.detach().clone()
+        self._left[name] = p.grad.detach().clone()
 
     def _before(self, optimizer: Any, args: tuple, kwargs: Mapping[str, Any]) -> None:
         self.start(params=self._names)
@@ -59,12 +59,11 @@ class TorchRecorder(Recorder):
         self.step(params=self._names, state=self._state())
 
     def _note_gradients(self) -> None:
+        """Both, where what the optimizer gets is not what was left. A version counter does not tell: GradScaler leaves it as it was."""
         got = {name: p.grad for name, p in self._names.items() if p.grad is not None}
-        left = {name: self._left[name] for name in got if name in self._left}
-        changed = any(grad is not got[name] or version != got[name]._version for name, (grad, version, _) in left.items())
         scale = self._scaler.get_scale() if self._scaler is not None and self._scaler.is_enabled() else 1.0
-        before = {name: left[name][2] / scale if scale != 1 else left[name][2] for name in got if name in left}
-        self.note(gradients={name: before.get(name, grad) for name, grad in got.items()}, clipped=got if changed else None)
+        left = {name: self._left[name] / scale if scale != 1 else self._left[name] for name in got if name in self._left}
+        self.note(gradients={**got, **left}, clipped=got if _differ([(left[name], got[name]) for name in left]) else None)
         self._left = {}
 
     def _state(self) -> dict[str, dict[str, Any]]:
@@ -96,6 +95,13 @@ def record_torch(optimizer: Any, folder: str | os.PathLike, *, model: Any = None
     Raises: ValueError as `Recorder`, and for a parameter of the optimizer that the model has not.
     """
     return TorchRecorder(optimizer, folder, model=model, scaler=scaler, **options)
+
+
+def _differ(pairs: list[tuple[Any, Any]]) -> bool:
+    """Whether any two tensors differ; of a device this is asked once."""
+    import torch
+
+    return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
 
 
 def _names(optimizer: Any, model: Any) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def read(path: Path) -> Iterator[Line]:
                 return
             tail = len(KEY) + DIGITS + len('"}\n')
             text, check = raw[:-tail], raw[-tail:-3].decode("latin-1").removeprefix(KEY)
-            if check != _check(text, before):
+            if check != _check(text, before) or raw[-3:] != b'"}\n':
                 raise ValueError(f"{path}, line {number}: damaged: its check is not that of what it says after the lines before it.")
             before, end = check, end + len(raw)
             yield Line(json.loads(text + b"}"), number, end, check)

@@ -1,8 +1,8 @@
 """Which leaf of one trace is which of another, and how its axes lie there; and which fields of the state mean the same."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from ..interop.layouts import Layout, apply, inverse
 from ..interop.leaves import Leaves
 from ..interop.matching import Matching
 from ..interop.parameters import Parameter
-from ..registry import OPTIMIZERS
-from .reading import Trace
+from ..versus.states import paired
+from .reading import Run
 
 COUNTERS = ("step", "count")
 
@@ -36,7 +36,7 @@ class Pairing:
     unpaired: list[str] = field(default_factory=list)
 
 
-def pair(first: Trace, second: Trace, names: Mapping[str, Any] | None = None) -> Pairing:
+def pair(first: Run, second: Run, names: Mapping[str, Any] | None = None) -> Pairing:
     """The leaves that mean the same: by the names given, equal names, or `interop.Matching`.
 
     Args:
@@ -50,12 +50,12 @@ def pair(first: Trace, second: Trace, names: Mapping[str, Any] | None = None) ->
     else:
         found = _matched(first, second, here, there, names)
     one, other = ({leaf.field: None for leaf in trace.leaves if leaf.stage == "state"} for trace in (first, second))
-    found.fields = _fields(one, other)
+    found.fields = paired(one, other, {})
     found.unpaired = _unpaired(first, second, found)
     return found
 
 
-def _shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
+def _shapes(trace: Run) -> dict[str, tuple[int, ...]]:
     """Of the parameters, by path; of the gradients where parameters are not recorded."""
     for stage in ("params", "gradients", "clipped"):
         if found := {leaf.path: leaf.shape for leaf in trace.leaves if leaf.stage == stage}:
@@ -63,16 +63,28 @@ def _shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
     return {}
 
 
-def _matched(first: Trace, second: Trace, here: Mapping, there: Mapping, names: Mapping[str, Any] | None) -> Pairing:
+def _matched(first: Run, second: Run, here: Mapping, there: Mapping, names: Mapping[str, Any] | None) -> Pairing:
     """By `Matching`, for which leaves are JAX's and parameters torch's."""
     given, axes = {}, {}
-    for path, value in (names or {}).items():
+    for spelled, value in (names or {}).items():
+        path = _dotted(spelled)
         name, layout = value if isinstance(value, list) and len(value) == 2 else (value, None)
+        if not isinstance(name, str) or not (
+            layout is None or (isinstance(layout, list) and all(isinstance(axis, int) for axis in layout))
+        ):
+            raise ValueError(f"names: {path} is {value!r}; the name of a leaf, or [name, axes], is needed.")
+        name = _dotted(name)
         if path not in here or name not in there:
             where, known = (first, here) if path not in here else (second, there)
             raise ValueError(f"names: {path if path not in here else name} is no leaf of {where}; one of {', '.join(known)} is needed.")
         given[path] = name
         axes |= {} if layout is None else {path: tuple(layout)}
+    if names is None:
+        if len(here) != len(there):
+            only = [", ".join(sorted(one.keys() - other.keys())) or "none" for one, other in ((here, there), (there, here))]
+            raise ValueError(f"names: {first} has {len(here)} leaves, {second} {len(there)}; only there: {only[0]}; {only[1]}. Say names.")
+    else:
+        here, there = {path: here[path] for path in given}, {name: there[name] for name in given.values()}
     swapped = first.header["framework"] == "torch" and second.header["framework"] != "torch"
     if swapped:
         axes = {given[path]: inverse(layout) for path, layout in axes.items()}
@@ -98,6 +110,11 @@ def _matched(first: Trace, second: Trace, here: Mapping, there: Mapping, names: 
     return found
 
 
+def _dotted(path: str) -> str:
+    """JAX's own "['hidden']['kernel']" as hidden.kernel."""
+    return ".".join(re.findall(r"\['?([^\]']+)'?\]", path)) if path.startswith("[") else path
+
+
 def _of_shape(shape: Sequence[int]) -> np.ndarray:
     """An array that takes no memory."""
     return np.broadcast_to(np.False_, shape)
@@ -108,30 +125,11 @@ def lying_as(layout: Layout, array: np.ndarray) -> np.ndarray:
     return apply(layout, array)
 
 
-@cache
-def _synonyms() -> frozenset[tuple[str, str]]:
-    """Names of fields that mean the same: optax's, and torch's and ours."""
-    found = {("count", "step")}
-    for entry in OPTIMIZERS.values():
-        for fields in entry.stock_optax.states.values():
-            found |= {(name, carried.field) for name, carried in fields.items() if not carried.scaled}
-    return frozenset(found | {(b, a) for a, b in found})
-
-
-def _fields(here: Iterable[str], there: Iterable[str]) -> dict[str, str]:
-    """By equal names, or else by the only name that means the same."""
-    there = list(there)
-    found = {name: name for name in here if name in there}
-    for name in here:
-        candidates = [other for other in there if (name, other) in _synonyms() and other not in found.values()]
-        if name not in found and len(candidates) == 1:
-            found[name] = candidates[0]
-    return found
-
-
-def _unpaired(first: Trace, second: Trace, found: Pairing) -> list[str]:
+def _unpaired(first: Run, second: Run, found: Pairing) -> list[str]:
     """Stages and fields that only one has."""
     said = []
+    if left := [path for path in _shapes(first) if path not in found.leaves]:
+        said.append(f"leaves {', '.join(left)} of {first}: they are not among the names")
     for trace, other, fields in ((first, second, set(found.fields)), (second, first, set(found.fields.values()))):
         stages = {**dict.fromkeys(leaf.stage for leaf in trace.leaves), **dict.fromkeys(trace.numbers)}
         theirs = {leaf.stage for leaf in other.leaves} | set(other.numbers)

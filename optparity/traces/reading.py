@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from safetensors import safe_open
@@ -33,6 +33,22 @@ class Step:
     number: int
     numbers: Mapping[str, Mapping[str, float]]
     leaves: Mapping[Leaf, Summary]
+
+
+class Run(Protocol):
+    """What can be compared: a trace, or what an optimizer makes of one."""
+
+    header: dict[str, Any]
+    leaves: dict[Leaf, None]
+    numbers: dict[str, None]
+
+    def steps(self) -> Iterator[Step]:
+        """Each step, in its order."""
+        ...
+
+    def tensor(self, step: int, leaf: Leaf) -> np.ndarray | None:
+        """An array of that step, where its elements are there."""
+        ...
 
 
 @dataclass

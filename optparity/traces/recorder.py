@@ -208,6 +208,7 @@ class Recorder:
         """In the thread: everything that is handed over, and at the end the last shard."""
         while (task := self._queue.get()) is not None:
             self._try(task)
+            self._queue.task_done()
         self._try(self._write_shard)
 
     def _try(self, task: Callable[[], None]) -> None:
@@ -261,7 +262,7 @@ class Recorder:
             return
         from safetensors.numpy import save
 
-        content = save({name: np.ascontiguousarray(array) for name, array in self._shard.items()})
+        content = save(self._shard)
         name = f"tensors-{self._shard_first}.safetensors"
         with replacing(self.folder / name) as temporary:
             temporary.write_bytes(content)

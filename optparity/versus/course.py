@@ -48,7 +48,7 @@ class Parting:
     ulp: int | None = None
 
     def __str__(self) -> str:
-        where = "" if self.index is None else f"[{', '.join(map(str, self.index))}]"
+        where = "" if not self.index else f"[{', '.join(map(str, self.index))}]"
         far = "" if self.ulp is None else f" ({self.ulp} ulp)"
         return f"step {self.step}, {self.place}{where}: {self.first} != {self.second}{far}"
 

@@ -28,7 +28,7 @@ class Verdict:
     Attributes:
         kind: "same" where there is none, in either precision.
         step: from which step on: of rounding, where the bits part; of another formula, where the distance stays in float64.
-        shrinks: by how many powers of two the largest distance becomes smaller in float64, up to `step`; infinite where none is left, 0 where it does not.
+        shrinks: by how many powers of two the largest distance becomes smaller in float64; infinite where none is left, 0 where none was.
         why: of "unknown": why it cannot be told.
     """
 

@@ -56,7 +56,7 @@ def test_conventions(name, batch, seq):
     model = preset(name)
     a, k, d, f = model.sizes
     n, h, layers, vocab, tokens = model.parameters, model.hidden_size, model.num_hidden_layers, model.vocab_size, batch * seq
-    assert list(CONVENTIONS) == ["6nd", "kaplan", "chinchilla", "palm", "executed"]
+    assert list(CONVENTIONS) == ["6nd", "kaplan", "chinchilla", "palm", "causal", "executed"]
     matrices = layers * (h * (a + 2 * k) * d + a * d * h + (3 if model.hidden_act == "swiglu" else 2) * h * f)
     assert model.flops(batch, seq, "6nd") == 6 * n * tokens
     assert model.flops(batch, seq, "kaplan") == 3 * tokens * (2 * matrices + 2 * layers * seq * a * d)
@@ -72,6 +72,8 @@ def test_conventions(name, batch, seq):
     if model.positions == "relative":
         forward += layers * (2 * seq * h * a * d + 2 * seq * tokens * a * d)
     assert model.flops(batch, seq) == 3 * forward
+    pairs = 4 if model.positions != "relative" else 6
+    assert model.flops(batch, seq, "causal") == 3 * forward - 3 * pairs * layers * seq * tokens * a * d // 2
     if name.startswith("gpt2"):
         assert forward == batch * (2 * seq * (12 * layers * h * h + vocab * h) + 4 * layers * seq * seq * h)
 

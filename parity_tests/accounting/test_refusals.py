@@ -35,7 +35,7 @@ BAD = [
     ({"num_key_value_heads": 0}, "transformer: num_key_value_heads is an integer >= 1; got 0."),
     ({"vocab_size": True}, "transformer: vocab_size is an integer >= 1; got True."),
     ({"head_dim": "wide"}, "transformer: head_dim is an integer >= 1; got 'wide'."),
-    ({"hidden_act": "tanh"}, "transformer: hidden_act is one of gelu, relu, swiglu; got 'tanh'."),
+    ({"hidden_act": "tanh"}, "transformer: hidden_act is one of gelu, relu, swiglu, geglu; got 'tanh'."),
     ({"positions": "alibi"}, "transformer: positions is one of learned, rotary, relative; got 'alibi'."),
     ({"norm": ["rmsnorm"]}, "transformer: norm is one of layernorm, rmsnorm; got ['rmsnorm']."),
     ({"bias": "no"}, "transformer: bias is true or false; got 'no'."),

@@ -8,6 +8,7 @@
 """
 
 import doctest
+import itertools
 import re
 import shlex
 import sys
@@ -131,7 +132,7 @@ def _commands(line: str) -> list[list[str]]:
 
 
 def _known(words: list[str], optparity, block: Block) -> None:
-    match words:
+    match list(itertools.dropwhile(lambda word: re.match(r"[A-Z_]+=", word), words)):
         case ["optparity", *arguments]:
             assert optparity([*arguments, "--help"])[0] == 0, f"{block}: {words}"
         case ["make", *targets]:
@@ -141,6 +142,9 @@ def _known(words: list[str], optparity, block: Block) -> None:
             assert set(extras) <= EXTRAS.keys(), f"{block}: {words}"
         case ["python", "-m", module, *arguments]:
             assert find_spec(module), f"{block}: {words}"
+        case ["python", script, *arguments] | ["torchrun", "--nproc-per-node", _, script, *arguments]:
+            assert script.startswith("examples/"), f"{block}: {words}"
+            assert (ROOT / script).exists(), f"{block}: {words}"
         case _:
             pytest.fail(f"{block}: no way is known to check {words}")
 

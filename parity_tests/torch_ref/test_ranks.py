@@ -3,6 +3,7 @@
 import re
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from torch import distributed
@@ -10,6 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 import torch_ref
+from optparity import interop
 from optparity.around import AROUND_ROWS, PIECES, AroundRow
 
 from ..sampling import DEFAULTS, EXHAUSTIVE, FULL
@@ -82,3 +84,12 @@ def test_a_gradient_that_is_spread_otherwise_is_refused(one_rank, of_gradient, o
     g = DTensor.from_local(torch.ones(4), one_rank, of_gradient) if of_gradient else torch.ones(4)
     with pytest.raises(ValueError, match=re.escape(f"adam: leaf params[0] {words}; the same placements, none partial, are needed.")):
         optimizer._step_parameter("params[0]", p, g, optimizer.param_groups[0])
+
+
+def test_interop_refuses_what_is_spread(one_rank):
+    p = torch.nn.Parameter(DTensor.from_local(torch.ones(4), one_rank, [Shard(0)]))
+    p.grad = torch.ones_like(p)
+    optimizer = torch_ref.Adam([p], lr=0.1)
+    optimizer.step()
+    with pytest.raises(TypeError, match=r"a whole tensor is needed; got a DTensor: call full_tensor\(\) in every process"):
+        interop.from_torch(optimizer.state_dict(), {"w": np.ones(4, np.float32)}, optimizer="Adam")
