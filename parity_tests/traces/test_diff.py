@@ -1,6 +1,11 @@
 """Two traces: where they part, by what, and what cannot be told; and what an optimizer makes of recorded gradients."""
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +30,10 @@ pytestmark = pytest.mark.usefixtures("as_users_have_it")
 
 
 def read(folder) -> Trace:
-    return traces(folder)[0]
+    return next(iter(traces(Path(folder)).values()))
 
 
-def write(folder, change=lambda stage, step, x: x, steps=6, names=str, transposed=False, **options) -> Trace:
+def write(folder, change=lambda stage, step, x: x, steps=6, names: Callable[[str], Any] = str, transposed=False, **options) -> Trace:
     """A run; `change` may alter what it has at a stage and step."""
     rng = np.random.default_rng(0)
     with Recorder(folder, **options) as recorder:
@@ -81,7 +86,7 @@ def test_what_begins_as_rounding_and_grows_is_told_from_what_jumps(tmp_path):
     assert gradual.rounding().endswith("Another formula with so small an effect would look the same.")
     jumps = lambda stage, step, x: at("params", 5, 1.5)(stage, step, grown(1)(stage, step, x))  # noqa: E731
     sudden = diff(first, write(tmp_path / "c", jumps, tensors="all"))
-    assert "but at step 5 params['layer.bias'] is 5.0e-01 apart" in sudden.rounding()
+    assert "but at step 5 params['layer.bias'] is 3.3e-01 apart" in sudden.rounding()
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -89,7 +94,7 @@ def test_kernels_of_jax_are_compared_with_weights_of_torch(tmp_path, swapped):
     """Elements as they lie in the first; without them norm and extremes, and it is said that bits were not."""
     weight = lambda name: name.replace("kernel", "weight")  # noqa: E731
 
-    def both(name, tensors, change=at("", 0)):
+    def both(name, tensors, change=at("params", 0)):  # noqa: B008
         pair = [
             write(tmp_path / f"{name}-jax", tensors=tensors),
             write(tmp_path / f"{name}-torch", change, names=weight, transposed=True, tensors=tensors),
@@ -158,7 +163,7 @@ def test_other_shapes_are_refused(tmp_path):
         diff(first, read(tmp_path / "b"))
     with Recorder(tmp_path / "c") as recorder:
         recorder.step(params={"layer.kernel": np.zeros((3, 4), "f")})
-    with pytest.raises(ValueError, match="has 2 leaves, .* 1; only there: layer.bias; none. Say names."):
+    with pytest.raises(ValueError, match=r"has 2 leaves, .* 1; only there: layer.bias; none. Say names."):
         diff(first, read(tmp_path / "c"))
 
 
@@ -233,10 +238,8 @@ def sgd(folder, rates=(0.5, 0.5, 0.25), momentum=0.9, **options) -> Trace:
 def test_replay_tells_the_optimizer_from_what_comes_before_it(tmp_path, tensors):
     trace = sgd(tmp_path, tensors=tensors)
     for optimizer in (Named("torch", "torch.optim:SGD", {"momentum": 0.9}), Named("jax", "jaxopt_impl:sgd", {"momentum": 0.9})):
-        if optimizer.framework == "jax":
-            found = replay(trace, optimizer, mode=Tolerance(tolerance=1e-6))  # torch's own is not rounded once
-        else:
-            found = replay(trace, optimizer)
+        # torch's own is not rounded once, so that ours is near it only
+        found = replay(trace, optimizer, mode=Tolerance(tolerance=1e-6 if optimizer.framework == "jax" else 0.0))
         assert found.compared.course.same, str(found)
         assert str(found).startswith("Not the optimizer: given the recorded gradients, ")
         assert found.rates == "the recorded learning rates"
@@ -261,9 +264,8 @@ def test_replay_ends_where_the_elements_do(tmp_path):
 
 def test_replay_follows_a_schedule_in_jax_and_a_chain_before_its_clip(tmp_path):
     rates = np.linspace(0.5, 0.1, 5).astype("f")
-    make = lambda: optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(lambda count: jnp.asarray(rates)[count]))  # noqa: E731
     recorder = Recorder(tmp_path, tensors="gradients")
-    tx = recorded(make(), recorder)
+    tx = recorded(clipped_sgd(lambda count: jnp.asarray(rates)[count]), recorder)
     params = {"w": jnp.ones(3)}
     state = tx.init(params)
     for step in range(5):
@@ -271,9 +273,10 @@ def test_replay_follows_a_schedule_in_jax_and_a_chain_before_its_clip(tmp_path):
         params = optax.apply_updates(params, updates)
     recorder.finish(params)
     trace = read(tmp_path)
-    assert not replay(trace, Named("jax", "optax:sgd")).compared.course.same  # without the clip
+    near = Tolerance(tolerance=1e-6)  # the run was not under jit
+    assert not replay(trace, Named("jax", "optax:sgd"), mode=near).compared.course.same  # without the clip
     clipped = Named("jax", "parity_tests.traces.test_diff:clipped_sgd")
-    assert replay(trace, clipped).compared.course.same
+    assert replay(trace, clipped, mode=near).compared.course.same
     with pytest.raises(ValueError, match="fails: TypeError"):
         replay(trace, Named("jax", "parity_tests.traces.test_diff:sgd_without_a_rate"))
 
@@ -328,9 +331,6 @@ def test_one_mistake_between_two_scripts_is_named(tmp_path):
 
 @EXHAUSTIVE
 def test_every_mistake_between_two_processes_is_named(tmp_path):
-    import subprocess
-    import sys
-
     for module, *arguments in (("train_jax", tmp_path / "jax"), ("train_torch", tmp_path, "none", *FOUND)):
         subprocess.run([sys.executable, "-m", f"parity_tests.traces.{module}", *map(str, arguments)], check=True)
     first = read(tmp_path / "jax")
