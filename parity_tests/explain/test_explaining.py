@@ -74,6 +74,13 @@ def test_with_the_value_that_it_says_they_agree():
     assert str(found) == "optax.adagrad and torch.optim.Adagrad are the same formula: what differs is rounding."
 
 
+def test_what_has_no_effect_is_not_named():
+    """Both eps are far below every root."""
+    found = explain(_jax("optax:adam", eps=1e-30), _torch("torch.optim:Adam", eps=1e-35, betas=(0.9, 0.99)), parameters(), FED)
+    assert found is not None
+    assert found.settings == {"b2"}
+
+
 def test_what_no_convention_explains_is_said_so():
     found = examine(_jax("optax:adam"), _torch("torch.optim:Adamax"), parameters(), FED, depth=1)
     assert (found.agree, found.explanation) == (False, None)
