@@ -108,6 +108,7 @@ def courses(*pairs):
     [
         ([(0, 0), (0, 0)], Verdict("same")),
         ([(0, 0), (2**-20, 2**-49)], Verdict("rounding", 2, 29.0)),
+        ([(2**-10, 2**-37)], Verdict("rounding", 1, 27.0)),
         ([(2**-20, 0)], Verdict("rounding", 1, math.inf)),
         ([(2**-20, 2**-49), (2**-20, 2**-30)], Verdict("another formula", 2, 10.0)),
         ([(0, 2**-30)], Verdict("another formula", 1, 0.0)),
