@@ -14,6 +14,8 @@ from benchmarks.runs import read
 from optparity.explain.conventions import CONVENTIONS, Convention
 from optparity.registry import OPTIMIZERS
 
+from . import cost_measured
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -84,6 +86,9 @@ BLOCKS = {
     "docs/packing.md": {name: lambda make=make: make(performance.load()) for name, make in MEASURED.items()},
     "docs/explain.md": {"conventions": conventions},
     "docs/around.md": {"clipping": lambda: clipping.markdown(read(CLIPPING, ("size", "dtype", "seconds")))},
+    "docs/cost_measured.md": {
+        make.__name__: make for make in (cost_measured.runs, cost_measured.ran, cost_measured.states, cost_measured.utilization)
+    },
     "docs/moving_a_run.md": {name: functools.partial(script, name) for name in ("move_to_jax", "move_to_torch")},
     **{f"docs/roads/{page}.md": {name: functools.partial(script, f"roads/{name}") for name in names} for page, names in ROADS.items()},
     **{f"docs/reference/{package.rpartition('.')[2]}.md": {"reference": functools.partial(reference, package)} for package in PACKAGES},

@@ -12,15 +12,19 @@ from .measured import jax_flops, jax_memory, measure_jax, measure_torch, torch_f
 from .memory import COMPONENTS, Memory
 from .parallel import Setup
 from .presets import PRESETS, from_dict
+from .search import Fitting, search
 from .state import state
 from .transformer import CONVENTIONS, Transformer
+from .utilization import PEAKS, mfu
 
 __all__ = [
     "COMPONENTS",
     "CONVENTIONS",
+    "PEAKS",
     "PRESETS",
     "Cruncher",
     "Estimate",
+    "Fitting",
     "Memory",
     "Setup",
     "Transformer",
@@ -30,6 +34,8 @@ __all__ = [
     "jax_memory",
     "measure_jax",
     "measure_torch",
+    "mfu",
+    "search",
     "state",
     "torch_flops",
     "torch_peak",

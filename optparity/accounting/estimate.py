@@ -1,17 +1,27 @@
 """One call: a configuration and how it is trained, to bytes and FLOPs, by the textbooks' count and as executed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
 
 import jax
 
+from . import checks
 from .cruncher import Cruncher
+from .low_precision import quantized
 from .memory import Bytes, Memory, itemsize, nbytes, plus, total
 from .parallel import Setup
+from .sharding import in_transit, sequences
+from .stages import LOSS, OnStage, Stage, stages
 from .state import state
 from .transformer import CONVENTIONS, Transformer
+
+Weights = dict[str, tuple[int, ...]]  # name -> shape
+FOR_TRANSFORMERS = (
+    *("tensor_parallel", "sequence_parallel", "recompute", "attention"),
+    *("pipeline_parallel", "microbatches", "context_parallel", "expert_parallel"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,48 +89,97 @@ def estimate(
     seq = model.max_position_embeddings if seq is None else seq
     if seq is None:
         raise ValueError("transformer: seq is needed, since the configuration has no max_position_embeddings.")
-    how = {"dtype": setup.dtype, "tensor_parallel": setup.tensor_parallel, "sequence_parallel": setup.sequence_parallel}
-    textbook = model.activations(batch, seq, "korthikanti", setup.recompute, **how)
-    how["attention"] = setup.attention
-    executed = model.activations(batch, seq, "executed", setup.recompute, **how)
-    if setup.framework == "torch":
-        temporaries = _largest(model.temporaries(batch, seq, setup.recompute, **how))
-    else:
-        whole, kept = (model.block_activations(batch, seq, "executed", recompute, **how) for recompute in ("none", setup.recompute))
-        temporaries = {dtype: count - kept.get(dtype, 0) for dtype, count in whole.items()}
+    _together(model, batch, seq, setup)
+    flops = _flops(model, batch, seq, setup, conventions)
     weights = model.weights(setup.tensor_parallel)
-    memory = _counts(weights, setup, ("korthikanti", f"executed ({setup.framework})"), (textbook, executed), temporaries)
-    executed_as = {"recompute": setup.recompute, "attention": setup.attention}
-    replicas = setup.data_parallel
-    flops = {name: replicas * model.flops(batch, seq, name, **executed_as) for name in conventions or CONVENTIONS}
+    own = weights if setup.expert_parallel == 1 else model.weights(setup.tensor_parallel, setup.expert_parallel)
+    memory = max((_on_device(model, weights, own, batch, seq, setup, stage) for stage in stages(model.layers, setup)), key=_executed)
     return Estimate(model.parameters, model.active_parameters, model.parameters_by_part(), memory, flops)
 
 
+def _together(model: Transformer, batch: int, seq: int, setup: Setup) -> None:
+    """What of a model, its data and its setup is counted together.
+
+    Raises: ValueError where it is not.
+    """
+    checks.divides("transformer", "microbatches", setup.microbatches, "the batch", batch)
+    checks.divides("transformer", "context_parallel", setup.context_parallel, "the sequence", seq)
+    if setup.expert_parallel > 1 and model.num_experts is None:
+        raise ValueError(f"transformer: expert_parallel is for a model with num_experts; got {setup.expert_parallel} and none.")
+    window = min((layer.window for layer in model.layers if layer.window), default=seq)
+    if setup.context_parallel > 1 and window < seq:
+        raise ValueError(f"transformer with context_parallel: sliding_window is at least the sequence; got {window} and {seq}.")
+
+
+def _executed(memory: tuple[Memory, Memory]) -> int:
+    return memory[1].total
+
+
+def _flops(model: Transformer, batch: int, seq: int, setup: Setup, conventions: Sequence[str] | None) -> dict[str, int]:
+    executed_as = {"recompute": setup.recompute, "attention": setup.attention}
+    return {name: setup.data_parallel * model.flops(batch, seq, name, **executed_as) for name in conventions or CONVENTIONS}
+
+
+def _on_device(
+    model: Transformer, weights: Weights, own: Weights, batch: int, seq: int, setup: Setup, stage: Stage
+) -> tuple[Memory, Memory]:
+    """Both counts of a device of one stage of the pipeline."""
+    rows, here = batch // setup.microbatches, seq // setup.context_parallel
+    how: dict[str, Any] = {"dtype": setup.dtype, "tensor_parallel": setup.tensor_parallel, "sequence_parallel": setup.sequence_parallel}
+    textbook = OnStage(model, stage, rows, here, setup.recompute, how).activations("korthikanti")
+    how |= {"attention": setup.attention, "loss": setup.loss, "loss_chunk": setup.loss_chunk}
+    device = OnStage(model, stage, rows, here, setup.recompute, how)
+    weights, own = device.weights(weights), device.weights(own)
+    transit = in_transit(own, setup)
+    places = device.temporaries() if setup.framework == "torch" else device.remade()
+    of_a_layer, of_the_head = sequences(model, rows, seq, here, setup)
+    beside = {
+        name: plus(transit.weights, *((transit.from_the_start, of_the_head) if name in LOSS else (transit.gradients, of_a_layer)))
+        for name in places
+    }
+    temporaries = _largest({name: plus(of, beside[name]) for name, of in places.items()})
+    labels = "korthikanti", f"executed ({setup.framework})"
+    return _counts(weights, own, setup, labels, (textbook, device.activations("executed")), temporaries)
+
+
 def _cruncher(model: Cruncher, batch: int, setup: Setup, conventions: Sequence[str] | None) -> Estimate:
-    if (setup.tensor_parallel, setup.sequence_parallel, setup.recompute, setup.attention) != (1, False, "none", "written-out"):
-        raise ValueError("cruncher: tensor_parallel, sequence_parallel, recompute and attention are for a transformer.")
+    for name in FOR_TRANSFORMERS:
+        default = next(field.default for field in fields(Setup) if field.name == name)
+        if getattr(setup, name) != default:
+            raise ValueError(f"cruncher: {name} is for a transformer; got {getattr(setup, name)!r}.")
     labels = "the article", f"executed ({setup.framework})"
     activations = [model.activations(batch, by, setup.dtype) for by in ("the article", setup.framework)]
     temporaries = _largest(model.temporaries(batch, setup.dtype)) if setup.framework == "torch" else {}
-    memory = _counts(model.weights(), setup, labels, activations, temporaries)
+    memory = _counts(model.weights(), model.weights(), setup, labels, activations, temporaries)
     flops = {name: setup.data_parallel * model.flops(batch, name) for name in conventions or model.conventions}
     return Estimate(model.parameters, model.parameters, {"layers": model.parameters - model.dim, "final": model.dim}, memory, flops)
 
 
 def _counts(
-    weights: dict[str, tuple[int, ...]], setup: Setup, labels: Sequence[str], activations: Sequence[Bytes], temporaries: Bytes
-) -> tuple[Memory, ...]:
-    """Both counts of the same weights: what ZeRO divides, what a master copy and donation add."""
+    weights: Weights, own: Weights, setup: Setup, labels: Sequence[str], activations: Sequence[Bytes], temporaries: Bytes
+) -> tuple[Memory, Memory]:
+    """Both counts of the same weights: what ZeRO divides, what a master copy and donation add.
+
+    `own` are those of one device under expert parallelism. What ZeRO divides over all devices does not depend on who has which experts.
+    """
     dtype, master = setup.dtype, "float32" if setup.mixed_precision else setup.dtype
-    held = {name: jax.ShapeDtypeStruct(shape, master) for name, shape in weights.items()}
-    parameters = total([(dtype, itemsize(dtype) * sum(map(prod, weights.values())))])
+
+    def divided(component: str) -> Weights:
+        return weights if setup.sharded(component) > 1 else own
+
+    held = {name: jax.ShapeDtypeStruct(shape, master) for name, shape in divided("optimizer_state").items()}
     copy = nbytes(held.values()) if setup.mixed_precision else {}
     found = state(setup.optimizer, held, setup.framework, **setup.options)
+    if setup.moments:
+        found = quantized(divided("optimizer_state").values(), master, setup.moments, 3 if setup.options.get("amsgrad") else 2)
 
     def sharded(component: str, whole: Bytes) -> dict[str, int]:
         return {dtype: -(-count // itemsize(dtype) // setup.sharded(component)) * itemsize(dtype) for dtype, count in whole.items()}
 
-    p, g = sharded("parameters", parameters), sharded("gradients", parameters)
+    def alike(component: str) -> dict[str, int]:
+        return sharded(component, total([(dtype, itemsize(dtype) * sum(map(prod, divided(component).values())))]))
+
+    p, g = alike("parameters"), alike("gradients")
     arrays = sharded("optimizer_state", plus(copy, found.arrays))
     s = plus(arrays, found.scalars)
     outputs = plus(p, s) if setup.framework == "jax" and not setup.donate else {}

@@ -88,10 +88,23 @@ def sharded(name: str) -> bool:
 def flops(model: Any, tokens: int, products: Sequence[str]) -> dict[str, int]:
     """Forward FLOPs of the router, of each of the products of the experts, and of those of the shared ones."""
     h = model.hidden_size
-    found = {"router": 2 * tokens * h * model.num_experts}
-    shared = model.shared_expert_intermediate_size or 0
-    found |= dict.fromkeys(products, 2 * h * (rows(model, tokens) * width(model) + tokens * shared))
+    shared = 2 * tokens * h * (model.shared_expert_intermediate_size or 0)
+    each: int = _product_flops(model, tokens) + shared
+    found = {"router": _router_flops(model, tokens), **dict.fromkeys(products, each)}
     return found | ({"shared gate": 2 * tokens * h} if model.shared_expert_gate else {})
+
+
+def routed_flops(model: Any, tokens: int) -> int:
+    """Forward FLOPs of the router and of all products of the experts, but for the shared ones."""
+    return _router_flops(model, tokens) + (3 if model.gated else 2) * _product_flops(model, tokens)
+
+
+def _router_flops(model: Any, tokens: int) -> int:
+    return 2 * tokens * model.hidden_size * model.num_experts
+
+
+def _product_flops(model: Any, tokens: int) -> int:
+    return 2 * model.hidden_size * rows(model, tokens) * width(model)
 
 
 def saved(tensors: Any) -> Kept:
@@ -112,6 +125,7 @@ def saved(tensors: Any) -> Kept:
     yield InFlight("rows of an expert", beside + tokens * h + 2 * fullest * h)
     yield from tensors.mlp_of("expert", here * f, fullest * f, f, beside + fullest * h)
     yield Saved("experts' results", here * h, dtype)
+    yield Saved("experts' results, weighed", here * h, dtype, only="executed")  # for its shape alone, by index_add
     yield Saved("weights of the rows", here, statistic, only="executed")
     yield InFlight("results of an expert", beside + 3 * fullest * h)
     if (shared := model.shared_expert_intermediate_size) is not None:

@@ -13,7 +13,7 @@ class Saved(NamedTuple):
     elements: int
     dtype: str
     core: bool = False  # inside the attention core, which selective recomputation makes again
-    only: str | None = None  # counted "executed" only, or "korthikanti" only
+    only: str | None = None  # counted "executed" only, or "korthikanti" only; "held": by the caller, until the backward pass is done
 
     @property
     def bytes(self) -> int:
@@ -27,6 +27,7 @@ class InFlight(NamedTuple):
     elements: int
     core: bool = False
     remade: int = 0  # elements more where the core is recomputed by itself: its inputs laid out anew, its output, that one's gradient
+    float32: int = 0  # elements more, in float32 whatever the dtype
 
 
 class Layer(NamedTuple):

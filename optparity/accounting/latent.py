@@ -57,8 +57,17 @@ def weights(model: Any, name: str, heads: int) -> dict[str, tuple[int, ...]]:
 
 def flops(model: Any, tokens: int) -> dict[str, int]:
     """Forward FLOPs of the products before the attention core."""
-    shapes = {name: shape for name, shape in weights(model, "", model.num_attention_heads).items() if len(shape) == 2}
-    return {name.removeprefix(".").removesuffix(".weight"): 2 * tokens * rows * columns for name, (rows, columns) in shapes.items()}
+    return {name: 2 * tokens * rows * columns for name, (rows, columns) in _matrices(model).items()}
+
+
+def matrices(model: Any) -> list[tuple[int, int]]:
+    """Rows and columns of the matrices before the attention core, in the order of their products."""
+    return list(_matrices(model).values())
+
+
+def _matrices(model: Any) -> dict[str, tuple[int, int]]:
+    shapes = weights(model, "", model.num_attention_heads)
+    return {name.removeprefix(".").removesuffix(".weight"): (shape[0], shape[1]) for name, shape in shapes.items() if len(shape) == 2}
 
 
 def saved(tensors: Any) -> Kept:
@@ -76,5 +85,5 @@ def saved(tensors: Any) -> Kept:
     yield Saved("latents' norm output", tokens * r, dtype)
     yield InFlight("keys and values projection", beside + values + unrotated + tokens * (r + o) + r * (values + unrotated) // tokens)
     yield Saved("keys", wide, dtype)
-    viewed = tensors.values_stay_views
+    viewed = tensors.values_stay_views or tensors.seq == 1
     yield Saved("values, and keys without positions" if viewed else "values", values + (unrotated if viewed else 0), dtype)

@@ -2,12 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import jax.numpy as jnp
 
 Bytes = Mapping[str, int]  # dtype -> bytes
+
+# What PyTorch's caching allocator reserves beyond what tensors take, as published for training: 2.4 % (vllm-project/compressed-tensors
+# pull 587: 75.31 of 77.14 GiB), 5.0 and 10.4 % (pytorch pull 89457: 17.87 of 18.77 GB, compiled 15.43 of 17.03), 8.9 % (Megatron-LM
+# pull 6885: 203,504 of 221,706 MiB). With FSDP 1, which this does not cover, 26 to 35 % (meta-llama/llama-cookbook pull 41). The largest
+# that any row of docs/cost_measured.md needs is 13.8 %, torchtitan's 70B with tensor parallelism: it is chosen so that none is below.
+MARGIN = 0.15
 
 
 @dataclass(frozen=True)
@@ -43,15 +49,19 @@ class Memory:
     def total(self) -> int:
         return sum(self.totals.values())
 
-    def fits(self, gigabytes: float) -> bool:
-        """Whether the total is at most so many GB of 1e9 bytes.
+    def fits(self, gigabytes: float, margin: float = 0.0) -> bool:
+        """Whether the total is at most so many GB of 1e9 bytes, and the margin for what the allocator reserves: a share of the total.
 
-        Not in it: what the allocator rounds up and cannot use; the frameworks' own (the CUDA context, workspaces of cuBLAS and other
-        kernels, profilers); buffers of communication (DDP's buckets, what sequence parallelism gathers, what ZeRO's stage 3 gathers);
-        the optimizer's temporaries, made when activations are gone (torch's `foreach` may need P numbers or more); what the caller holds
-        on to, such as the logits; data beyond the batch at work; evaluation. In JAX also gradients of activations, XLA's to arrange.
+        Not in the total: what the allocator rounds up and cannot use; the frameworks' own (the CUDA context, workspaces of cuBLAS and
+        other kernels, profilers); DDP's buckets; the optimizer's temporaries, made when activations are gone (torch's `foreach` may need
+        P numbers or more); what the caller holds on to; data beyond the batch at work; evaluation. In JAX also gradients of activations,
+        XLA's to arrange.
         """
-        return self.total <= gigabytes * 1e9
+        return self.reserved(margin) <= gigabytes * 1e9
+
+    def reserved(self, margin: float) -> int:
+        """The total and the margin, rounded up."""
+        return self.total + ceil(margin * self.total)
 
     def to_dict(self) -> dict[str, Any]:
         return {"label": self.label, **{name: dict(of) for name, of in self.components.items()}, "total": self.total}

@@ -14,7 +14,8 @@ from .memory import itemsize
 
 @dataclass(frozen=True, kw_only=True)
 class Tensors:
-    """The tensors of one training step: before the blocks, in one block (its input first), and after them. See `Transformer.saved`.
+    """The tensors of one training step: before the blocks and in one block (its input first); `loss.after` has the rest. See
+    `Transformer.saved`.
 
     Attributes:
         model: the `Transformer`.
@@ -64,12 +65,19 @@ class Tensors:
         return self.tokens * self.heads * self.model.value_dim
 
     @property
+    def repeated(self) -> bool:
+        """Whether keys and values are laid out anew for each query head; those of one head only once they are a product of batches."""
+        one = self.key_value_heads == 1
+        in_place = one and (self.attention == "sdpa" or self.tokens == self.seq)
+        return self.model.repeat_kv and self.heads > self.key_value_heads and not in_place
+
+    @property
     def values_stay_views(self) -> bool:
         """Whether the attention core takes keys and values as they were cut from a larger tensor.
 
         The fused kernel does; a product of batches needs rows at one distance from the other, as a single sequence or a single head has.
         """
-        return self.attention == "sdpa" or self.tokens == self.seq or self.key_value_heads == 1
+        return not self.repeated and (self.attention == "sdpa" or self.tokens == self.seq or self.key_value_heads == 1)
 
     @property
     def inner(self) -> int:
@@ -134,7 +142,7 @@ class Tensors:
     @property
     def turned(self) -> int:
         """Of a head, by rotary positions."""
-        return self.model.qk_rope_head_dim or self.model.rotary_dim or self.head_dim
+        return self.model.qk_rope_head_dim or self.model.rotary_dim or self.head_dim  # less than d only with rotary positions
 
     def block(self) -> Kept:
         """One block, its input first."""
@@ -165,7 +173,7 @@ class Tensors:
         yield InFlight("queries, keys, values put together", self.beside + wide + 2 * keys + max(wide + 2 * keys, 3 * wide))
         yield InFlight("queries, keys, values projection", self.beside + wide + 2 * keys + 2 * self.stream + largest)
         queries_view, keys_view, values_view = self._views() if model.fused_qkv else (False, False, False)
-        if model.fused_qkv and (model.qk_norm or values_view):
+        if model.fused_qkv and (model.qk_norm or queries_view or values_view):
             yield Saved("queries, keys and values", wide + 2 * keys, dtype, only="executed")
         if model.qk_norm:
             for name, of in {"query": wide, "key": keys}.items():
@@ -174,6 +182,8 @@ class Tensors:
                 )
         for name, of, is_view in (("queries", wide, queries_view), ("keys", keys, keys_view), ("values", keys, values_view)):
             yield Saved(name, of, dtype, only="korthikanti" if is_view else None)
+            if name != "queries" and self.repeated:
+                yield Saved(f"{name} repeated", wide - of, dtype, only="executed")
         if model.positions == "relative":
             yield Saved("queries for positions", wide, dtype)
             yield Saved("projected positions", self.seq * self.heads * self.head_dim, dtype)
@@ -184,9 +194,12 @@ class Tensors:
         What is turned or normalised is a tensor of its own. Heads that share keys are laid out side by side, but in the fused kernel.
         """
         turned = self.model.positions == "rotary" or self.model.qk_norm
-        side_by_side = self.heads > self.key_value_heads and self.seq > 1 and self.attention != "sdpa"
-        views = self.values_stay_views
-        return views and not (turned or side_by_side or self.model.positions == "relative"), views and not turned, views
+        fused, views, grouped = self.attention == "sdpa", self.values_stay_views, self.heads > self.key_value_heads
+        if self.model.repeat_kv and grouped:
+            as_they_lie = fused or self.tokens == self.seq
+        else:
+            as_they_lie = views and (fused or not grouped or self.seq == 1)
+        return as_they_lie and not turned and self.model.positions != "relative", views and not turned, views
 
     def attention_core(self) -> Kept:
         beside, wide, keys, square = self.beside, self.wide, self.keys, self.square
@@ -211,6 +224,9 @@ class Tensors:
     def attention_projection(self) -> Kept:
         wide, keys, fused = self.wide, self.keys, self.attention == "sdpa"
         yield Saved("attention output", self.summed, self.dtype)
+        if fused and self.turned < self.head_dim and self.heads > 1 and self.seq > 1:
+            # The kernel lays its result out as the queries, which `cat` has put together head by head; the projection needs token by token.
+            yield Saved("attention output by heads", self.summed, self.dtype, only="executed")
         if not fused:  # in the forward pass: scores, queries, keys, values and the result, by name until it returns
             yield InFlight("attention, going forward", self.square + 2 * wide + 2 * keys, core=True)
         matrix = self.heads * self.model.value_dim * self.model.hidden_size
@@ -235,20 +251,6 @@ class Tensors:
         if act == "relu":
             yield InFlight(f"{name} activation", beside + 2 * inner)
         yield InFlight(f"{name} down", beside + inner + matrix)
-
-    def after(self) -> Kept:
-        """The final norm, the head and the loss."""
-        logits = self.tokens * self.vocab_size
-        yield from self.norm("ln_f", self.waiting)
-        yield Saved("head input", self.stream, self.dtype)
-        yield InFlight("head", logits + self.table + self.stream)
-        if self.model.logit_softcap:
-            yield Saved("capped logits", logits, self.dtype, only="executed")
-        yield Saved("log-probabilities", logits, self.dtype, only="executed")
-        yield Saved("logits", logits, "float32", only="korthikanti")
-        yield Saved("target indices", self.tokens, "int64", only="executed")
-        yield Saved("weight of the targets", 1, self.dtype, only="executed")
-        yield InFlight("log-softmax", 2 * logits)  # of nll_loss and of log_softmax
 
 
 def _dropped(name: str, elements: int, core: bool = False) -> Saved:

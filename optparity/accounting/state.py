@@ -1,6 +1,7 @@
 """The optimizer's state, from the transforms themselves: `jax.eval_shape` of their `init`, so that every flag counts by itself."""
 
 import warnings
+from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
@@ -42,23 +43,16 @@ def state(optimizer: str | optax.GradientTransformation, params: Any, framework:
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     leaves = jax.tree.leaves(params)
     wide = any(leaf.dtype.itemsize == 8 for leaf in leaves)  # counted as 4 without x64
+    each = isinstance(optimizer, str) and leaves  # our rules treat each leaf by itself, so that one of many alike is enough
+    several = [(n, leaf) for leaf, n in Counter(leaves).items()] if each else [(1, params)]
     with jax.enable_x64(wide or jax.config.read("jax_enable_x64")), warnings.catch_warnings(action="ignore"):  # ε does not matter here
-        if isinstance(optimizer, str):  # goes leaf by leaf, and few of many leaves differ in shape
-            found = {leaf: _bytes(tx, leaf) for leaf in set(leaves)}
-            arrays = total((dtype, count) for leaf in leaves for dtype, count in found[leaf].arrays.items())
-            scalars = _bytes(tx, leaves[:1]).scalars
-        else:
-            arrays, scalars = _bytes(tx, params)
+        kept = [(n, jax.tree.leaves(jax.eval_shape(tx.init, of))) for n, of in several]
+    arrays = total((dtype, n * count) for n, of in kept for dtype, count in nbytes(leaf for leaf in of if not _counter(leaf)).items())
+    scalars = nbytes(leaf for leaf in kept[0][1] if _counter(leaf))
     if framework == "torch":
         if not isinstance(optimizer, str):
             raise ValueError("accounting: PyTorch's layout is known for a name of optparity.OPTIMIZERS only; got an optax transform.")
         scalars = total([("float32", 4 * len(leaves))]) if OPTIMIZERS[optimizer].has_step else {}
-    return State(arrays, scalars)
-
-
-def _bytes(tx: optax.GradientTransformation, params: Any) -> State:
-    kept = jax.tree.leaves(jax.eval_shape(tx.init, params))
-    arrays, scalars = (nbytes(leaf for leaf in kept if _counter(leaf) is counter) for counter in (False, True))
     return State(arrays, scalars)
 
 

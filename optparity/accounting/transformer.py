@@ -5,23 +5,24 @@ t tensor-parallel degree. What tensor parallelism divides, it divides by whole h
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from math import prod
 
-from . import checks, experts, latent
+from . import alternate, checks, experts, latent
+from . import loss as losses
 from .kept import InFlight, Layer, Saved
 from .memory import Bytes, itemsize, plus, total
 from .parallel import ATTENTION, RECOMPUTE
 from .saved import Tensors
 
 CONVENTIONS = {
-    "6nd": "6 N per token, N all parameters, of experts the active",
+    "6nd": "6 N per token, N the active parameters",
     "kaplan": "6 N + 6 L s a d per token, N the blocks' matrices",  # arXiv 2001.08361, table 1
     "chinchilla": "3 × the forward terms of its appendix F",  # arXiv 2203.15556, appendix F
-    "palm": "6 N + 12 L s a d per token, N as for 6nd",  # arXiv 2204.02311, appendix B
-    "causal": "3 × forward, attention only to what comes before: half of it",
+    "palm": "6 N + 12 L s a d per token, N the active parameters",  # arXiv 2204.02311, appendix B
+    "causal": "3 × forward, attention to what comes before only",
     "executed": "the matrix products done: 3 × forward, and recomputation",
 }
 
@@ -42,6 +43,8 @@ class Transformer:
         tie_word_embeddings: whether the head is the token embedding.
         parallel_block: attention and MLP side by side behind one norm (PaLM).
         fused_qkv: one tensor for queries, keys and values, as in GPT-2. Where one of them stays a view, the whole is kept.
+        repeat_kv: keys and values of grouped queries are laid out anew for each query head, as transformers' eager attention and torchtitan
+            do; by default the core shares them.
         qkv_bias, proj_bias, mlp_bias: biases of queries, keys and values, of the attention's projection, of the MLP; as `bias` by default.
         head_bias: whether the head has a bias.
         block_norms: norms of a block: 2, or 1 in a parallel block, by default; 2 in a parallel block (GPT-NeoX); 4, two of them behind
@@ -64,7 +67,7 @@ class Transformer:
             q_lora_rank queries come of one matrix.
     Exactness: parameters and executed FLOPs exact. Activations exact to the byte for PyTorch on CPU in float32, trained by
         cross-entropy, for learned positions and LayerNorm; and for rotary positions, RMSNorm, experts, windows and latent attention as
-        the tests write them (a fused RMSNorm does not keep the normalised input; keys and values are not repeated). With what is in
+        the tests write them (a fused RMSNorm does not keep the normalised input). With what is in
         flight in the backward pass, the total is an upper bound for these, a few per cent above the measured peak where gradients stand
         already (heads together at most 2 hidden_size wide). Relative positions are counted by formula, never measured.
     Raises: ValueError where a field is not what is said here.
@@ -85,6 +88,7 @@ class Transformer:
     tie_word_embeddings: bool = True
     parallel_block: bool = False
     fused_qkv: bool = True
+    repeat_kv: bool = False
     qkv_bias: bool | None = None
     proj_bias: bool | None = None
     mlp_bias: bool | None = None
@@ -132,8 +136,10 @@ class Transformer:
             checks.divides(who, "num_attention_heads", self.num_attention_heads, "hidden_size", self.hidden_size)
         a, k, d, _ = self.sizes
         checks.divides(who, "num_key_value_heads", k, "num_attention_heads", a)
-        if (self.rotary_dim or 0) > d:
-            raise ValueError(f"{who}: rotary_dim is at most head_dim, {d}; got {self.rotary_dim}.")
+        if self.rotary_dim is not None:
+            checks.one_of(f"{who} with rotary_dim", ("rotary",), positions=self.positions)
+            if self.rotary_dim > d:
+                raise ValueError(f"{who}: rotary_dim is at most head_dim, {d}; got {self.rotary_dim}.")
         if self.full_attention_every is not None and self.sliding_window is None:
             raise ValueError(f"{who}: full_attention_every is for a sliding_window; got {self.full_attention_every} and none.")
         experts.check(self)
@@ -320,8 +326,12 @@ class Transformer:
         if convention == "causal":
             return 3 * (self.forward_flops(batch, seq) - sum(core.values()) + self._causal(batch, seq, core))
         fused = attention == "sdpa"  # keeps nothing of the core that could be dropped
-        again = {"none": 0, "selective": 0 if fused else sum(core.values()), "full": sum(products.values())}[recompute]
-        return 3 * self.forward_flops(batch, seq) + again + (products["scores"] if fused else 0)
+        scores = products["scores"] if fused else 0
+        if recompute == "alternate":
+            again = sum(count * alternate.again(self, tokens, layer) for layer, count in Counter(self.layers).items())
+        else:
+            again = {"none": 0, "selective": 0 if fused else sum(core.values()), "full": sum(products.values())}[recompute]
+        return 3 * self.forward_flops(batch, seq) + again + scores
 
     def _causal(self, batch: int, seq: int, core: dict[str, int]) -> int:
         """The attention core with each token's own past only: s²/2 pairs, with a window w of fewer tokens s w − w²/2."""
@@ -340,6 +350,8 @@ class Transformer:
         attention: str = "written-out",
         tensor_parallel: int = 1,
         sequence_parallel: bool = False,
+        loss: str = "as-is",
+        loss_chunk: int = losses.CHUNK,
         layer: Layer | None = None,
     ) -> tuple[list[Saved | InFlight], list[Saved | InFlight], list[Saved | InFlight]]:
         """What the forward pass keeps before the blocks, in one block (its input first) and after them, in order; on one device. Of
@@ -357,6 +369,8 @@ class Transformer:
         checks.dtype("transformer", dtype)
         checks.one_of("transformer", ATTENTION, attention=attention)
         checks.flag("transformer", sequence_parallel=sequence_parallel)
+        checks.one_of("transformer", losses.LOSSES, loss=loss)
+        checks.size("transformer", loss_chunk=loss_chunk)
         a, k, d, f, v = self._on_one_of(tensor_parallel)
         along = tensor_parallel if sequence_parallel else 1
         checks.divides("transformer with sequence_parallel", "tensor_parallel", along, "the sequence", seq)
@@ -376,26 +390,32 @@ class Transformer:
             vocab_size=v,
             tensor_parallel=tensor_parallel,
         )
-        return list(tensors.before()), list(tensors.block()), list(tensors.after())
+        return list(tensors.before()), list(tensors.block()), list(losses.after(tensors, loss, loss_chunk))
 
     def block_activations(self, batch: int, seq: int, by: str = "executed", recompute: str = "none", **how) -> Bytes:
         """Bytes that one block keeps; `how` as for `saved`. With "full" its input only, with "selective" all but the attention core."""
         checks.one_of("transformer", RECOMPUTE, recompute=recompute)
-        block = self._counted(self.saved(batch, seq, **how)[1], by)
+        saved = self.saved(batch, seq, **how)[1]
+        if recompute == "alternate":
+            return alternate.kept(self, saved, how.get("layer") or self.layers[-1], batch * seq)
+        block = self._counted(saved, by)
         kept = {"none": block, "selective": [one for one in block if not one.core], "full": block[:1]}[recompute]
         return total((one.dtype, one.bytes) for one in kept)
 
     def activations(self, batch: int, seq: int, by: str = "executed", recompute: str = "none", **how) -> Bytes:
         """Bytes that all blocks and what is outside them keep."""
-        before, _, after = self.saved(batch, seq, **how)
-        blocks = self._blocks(batch, seq, by, recompute, self.num_hidden_layers, **how)
-        return plus(blocks, total((one.dtype, one.bytes) for one in self._counted([*before, *after], by)))
+        return plus(self.blocks(batch, seq, self.layers, by, recompute, **how), *self.outside(batch, seq, by, **how))
 
-    def _blocks(self, batch: int, seq: int, by: str, recompute: str, count: int, **how) -> Bytes:
-        """Bytes that the first so many blocks keep."""
-        kinds = Counter(self.layers[:count])
+    def blocks(self, batch: int, seq: int, layers: Sequence[Layer], by: str, recompute: str, **how) -> Bytes:
+        """Bytes that blocks of these kinds keep."""
+        kinds = Counter(layers)
         kept = {layer: self.block_activations(batch, seq, by, recompute, **how, layer=layer) for layer in kinds}
         return total((dtype, kinds[layer] * found) for layer, of in kept.items() for dtype, found in of.items())
+
+    def outside(self, batch: int, seq: int, by: str, **how) -> tuple[Bytes, Bytes]:
+        """Bytes that are kept before the blocks, and after them."""
+        before, _, after = (total((one.dtype, one.bytes) for one in self._counted(part, by)) for part in self.saved(batch, seq, **how))
+        return before, after
 
     def temporaries(self, batch: int, seq: int, recompute: str = "none", **how) -> dict[str, Bytes]:
         """What PyTorch's backward pass holds beyond `activations`, bytes at each of its places, in the last block of each kind.
@@ -405,35 +425,41 @@ class Transformer:
         accumulate, or where ZeRO divides them: a step that starts without gradients needs less), and what is recomputed. Freed is what
         the backward pass has gone by. `how` as for `saved`.
         """
+        kept = self.activations(batch, seq, "executed", recompute, **how)
+        return beyond(self.places(batch, seq, self.layers, recompute, **how), kept)
+
+    def places(self, batch: int, seq: int, layers: Sequence[Layer], recompute: str = "none", **how) -> Iterator[tuple[str, Bytes]]:
+        """All that stands at each place of PyTorch's backward pass through so many blocks, of `activations` and `temporaries`."""
         before, _, after = self.saved(batch, seq, **how)
         dtype = how.get("dtype", "float32")
-        kept = self.activations(batch, seq, "executed", recompute, **how)
-        below = {dtype: 2 * itemsize(dtype)}  # the loss and its gradient
-        found: dict[str, Bytes] = {}
+        scalar = losses.scalar_dtype(how.get("loss", "as-is"), dtype)
+        below = {scalar: 2 * itemsize(scalar)}  # the loss and its gradient
+        below = plus(below, total((one.dtype, one.bytes) for one in after if isinstance(one, Saved) and one.only == "held"))
 
-        def back(places: list[Saved | InFlight], below: Bytes, core: bool = True, extra: Callable[[InFlight], int] = lambda _: 0) -> None:
-            alive = [one for one in places if isinstance(one, InFlight) or (one.only != "korthikanti" and (core or not one.core))]
+        def back(
+            places: list[Saved | InFlight], below: Bytes, core: bool = True, extra: Callable[[InFlight], int] = lambda _: 0
+        ) -> Iterator[tuple[str, Bytes]]:
+            alive = [one for one in places if isinstance(one, InFlight) or (one.only in (None, "executed") and (core or not one.core))]
             for i, place in enumerate(alive):
                 if isinstance(place, InFlight) and (core or not place.core):
                     kept_here = [(one.dtype, one.bytes) for one in alive[:i] if isinstance(one, Saved)]
-                    here = plus(below, total(kept_here), {dtype: (place.elements + extra(place)) * itemsize(dtype)})
-                    more = total((name, max(count - kept.get(name, 0), 0)) for name, count in here.items())
-                    found[place.name] = max(more, found.get(place.name, {}), key=lambda of: sum(of.values()))
+                    in_flight = {dtype: (place.elements + extra(place)) * itemsize(dtype)}
+                    yield place.name, plus(below, total(kept_here), in_flight, {"float32": 4 * place.float32})
 
-        back(before, below)
+        yield from back(before, below)
         below = plus(below, total((one.dtype, one.bytes) for one in self._counted(before, "executed")))
-        for layer, i in {layer: i for i, layer in enumerate(self.layers)}.items():
+        for layer, i in {layer: i for i, layer in enumerate(layers)}.items():
             block = self.saved(batch, seq, **how, layer=layer)[1]
-            others = plus(below, self._blocks(batch, seq, "executed", recompute, i, **how))
+            others = plus(below, self.blocks(batch, seq, layers[:i], "executed", recompute, **how))
             if recompute == "selective":  # the core is made again when the backward pass comes to it
-                back([one for one in block if isinstance(one, Saved) or one.core], others, extra=lambda place: place.remade)
-                back(block, others, core=False)
-            elif recompute == "full":  # the block's output, made again, and its gradient stay until the block is done
-                back(block, others, extra=lambda _, block=block: 2 * block[0].elements)
+                core = [one for one in block if isinstance(one, Saved) or one.core]
+                yield from back(core, others, extra=lambda place: place.remade)
+                yield from back(block, others, core=False)
+            elif recompute in ("full", "alternate"):  # the block's output, made again, and its gradient stay until the block is done
+                yield from back(block, others, extra=lambda _, block=block: 2 * block[0].elements)
             else:
-                back(block, others)
-        back(after, plus(below, self._blocks(batch, seq, "executed", recompute, self.num_hidden_layers, **how)))
-        return found
+                yield from back(block, others)
+        yield from back(after, plus(below, self.blocks(batch, seq, layers, "executed", recompute, **how)))
 
     def _counted(self, saved: list[Saved | InFlight], by: str) -> list[Saved]:
         checks.one_of("transformer", ("executed", "korthikanti"), by=by)
@@ -453,6 +479,15 @@ class Transformer:
         checks.size("transformer", batch=batch, seq=seq)
         if self.positions == "learned" and seq > (self.max_position_embeddings or 0):
             raise ValueError(f"transformer: seq is at most max_position_embeddings, {self.max_position_embeddings}; got {seq}.")
+
+
+def beyond(places: Iterable[tuple[str, Bytes]], kept: Bytes) -> dict[str, Bytes]:
+    """What there is at each place beyond what is kept; at places of one name, of blocks of several kinds, the most."""
+    found: dict[str, Bytes] = {}
+    for name, here in places:
+        more = total((dtype, max(count - kept.get(dtype, 0), 0)) for dtype, count in here.items())
+        found[name] = max(more, found.get(name, {}), key=lambda of: sum(of.values()))
+    return found
 
 
 @lru_cache(maxsize=64)  # a model of many experts has many weights

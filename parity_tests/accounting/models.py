@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from optparity.accounting import (
     PRESETS,
     Transformer,
+    from_dict,
     torch_peak,
 )
 from optparity.models import in_flax
@@ -29,6 +30,13 @@ GPTS = [  # vocab, block, L, a, h; b, s
 def preset(name):
     """A preset that is a Transformer."""
     model = PRESETS[name]
+    assert isinstance(model, Transformer)
+    return model
+
+
+def read(document):
+    """A configuration that is a Transformer's."""
+    model = from_dict(document)
     assert isinstance(model, Transformer)
     return model
 

@@ -89,7 +89,7 @@ def test_cost_in_jax_says_whose_activations(monkeypatch, capsys):
     assert "chinchilla" not in out
 
 
-@pytest.mark.parametrize(("limit", "status", "answer"), [(2, 1, "no"), (2.5, 0, "yes")])
+@pytest.mark.parametrize(("limit", "status", "answer"), [(2, 1, "no"), (3, 0, "yes")])
 def test_cost_says_whether_it_fits(monkeypatch, capsys, limit, status, answer):
     got, out, _ = optparity(monkeypatch, capsys, "cost", "gpt2", "--seq", 64, "--fits", limit)
     assert got == status
@@ -139,6 +139,10 @@ def test_cost_needs_no_torch():
         (["cruncher", "--convention", "palm"], "cruncher: convention is one of 6nd, executed; got 'palm'."),
         (["cruncher", "--seq", "8"], "cruncher: seq is for a transformer."),
         (["gpt2", "--fits", "0"], "--fits 0: more than 0 GB is needed."),
+        (["gpt2", "--step-time", "1"], "--step-time 1.0 and --peak None: both are needed for the use of the peak."),
+        (["gpt2", "--peak", "a100"], "--step-time None and --peak a100: both are needed for the use of the peak."),
+        (["gpt2", "--peak", "abacus", "--step-time", "1"], "Invalid value for '--peak': 'abacus' is not one of 'v100', "),
+        (["gpt2", "--peak", "a100", "--step-time", "0"], "mfu: seconds is a number > 0; got 0.0."),
         (["gpt2", "--plot", "picture.gif"], "--plot picture.gif: a file name that ends in .png, .svg or .pdf is needed."),
         (["gpt2", "--json", "/proc/no/file.json"], "/proc/no/file.json cannot be written"),
     ],
