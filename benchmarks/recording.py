@@ -33,7 +33,7 @@ from .report import spread
 from .runs import about, folder, write
 
 WARM = 5  # steps before the first that is timed
-ELEMENTS = 2_000_000  # of a leaf of the large trace
+ELEMENTS = 250_000  # of a leaf of the large trace
 LEAVES = 4
 
 

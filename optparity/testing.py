@@ -52,6 +52,7 @@ class Parity:
         atol: float | None = None,
         float64: bool = False,
         state_map: Mapping[str, str] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> Result:
         """Compare parameters and state after each step, and fail the test where they part.
 
@@ -66,6 +67,8 @@ class Parity:
             rtol, atol: instead, |first - second| <= atol + rtol |second|.
             float64: whether both run in float64 too, to tell rounding from another formula.
             state_map: fields of the first's state -> fields of the second's that mean the same, beside the known ones.
+            hyperparameters: what an optax transform does not say of itself, to explain a difference: `{"rule": "adam", "lr": 0.1}`. A
+                `Named` says it.
 
         Raises: ValueError in one line for what cannot be compared.
         """
@@ -79,7 +82,7 @@ class Parity:
         result = against(first, second, start, fed, steps=steps, mode=mode, float64=float64, state_map=state_map)
         how = _How(params, stream, steps, seed, dtype, mode, float64, state_map or {})
         replay = (how.command(first, second) if gradients is None else "") or f"python -m pytest {shlex.quote(self._test)}"
-        explanation = None if result.same else _explanation(first, second, start, seen)
+        explanation = None if result.same else _explanation(first, second, start, seen, hyperparameters)
         self.entries.append(Entry(result.course, explanation, result.rounding, replay, _notes(result)))
         if not result.same:
             pytest.fail(_failure(result, explanation, replay), pytrace=False)
@@ -165,10 +168,10 @@ def _kept(source: Iterable | Callable, seen: list) -> Iterable | Callable:
     return walk()
 
 
-def _explanation(first: Any, second: Any, params: Any, seen: Sequence) -> str:
+def _explanation(first: Any, second: Any, params: Any, seen: Sequence, hyperparameters: Mapping[str, Any] | None) -> str:
     """Why they part, or what was tried."""
     try:
-        return str(examine(first, second, params, seen))
+        return str(examine(first, second, params, seen, hyperparameters=hyperparameters))
     except ValueError as error:  # as where a gradient is None
         return f"Nothing was tried: {error}"
 
@@ -243,5 +246,5 @@ def _root(named: Named) -> str:
     if not where:
         return ""
     root = Path(where).parent if spec and spec.submodule_search_locations is None else Path(where).parent.parent
-    installed = {Path(sysconfig.get_paths()[name]) for name in ("purelib", "platlib", "stdlib")}
-    return "" if root in installed or root == Path.cwd() or str(root) not in sys.path else str(root)
+    installed = root.name in ("site-packages", "dist-packages") or root == Path(sysconfig.get_paths()["stdlib"])
+    return "" if installed or root == Path.cwd() or str(root) not in sys.path else str(root)

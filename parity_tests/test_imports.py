@@ -27,6 +27,7 @@ UPPER = COMPARED | {
     "optparity.doctor",
     "optparity.drift",
     "optparity.drift_around",
+    "optparity.detection",
     "optparity.testing",
 }
 PRODUCT = LOWER | MIDDLE | UPPER | {"optparity", "optparity.cli"}
@@ -73,6 +74,7 @@ MAY_IMPORT = {
     "optparity.doctor": LOWER | MIDDLE | {"optparity.accelerators"},
     "optparity.drift": LOWER | MIDDLE | {"optparity.doctor"},
     "optparity.drift_around": LOWER | MIDDLE | {"optparity.doctor", "optparity.drift"},
+    "optparity.detection": LOWER | MIDDLE | {"optparity.versus", "optparity.explain", "optparity.doctor", "optparity.drift"},
     "optparity.cli": LOWER | MIDDLE | UPPER | {"optparity"},
     "optparity.__main__": {"optparity.cli"},
     "optparity": LOWER | MIDDLE | {"optparity.traces"},  # its __init__

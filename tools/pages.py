@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks import clipping
 from benchmarks import page as performance
 from benchmarks.runs import read
+from optparity.explain.conventions import CONVENTIONS, Convention
 from optparity.registry import OPTIMIZERS
 
 from . import cost_measured
@@ -59,6 +60,16 @@ def _defined(module: ModuleType) -> list[Any]:
     ]
 
 
+def conventions() -> str:
+    """A line for each convention that an explanation may name."""
+    lines = ["| setting | of | what an optimizer does |", "|---|---|---|"]
+    for each in CONVENTIONS:
+        if isinstance(each, Convention):
+            does = "<br>".join(choice.does for choice in each.choices.values())
+            lines.append(f"| `{each.name}` | {', '.join(each.rules) or 'all'} | {does} |")
+    return "\n".join(lines)
+
+
 MEASURED = {"small_leaves": performance.small_leaves, "by_size": performance.by_size}
 CLIPPING = ROOT / "docs" / "results" / "cpu_amd_epyc_2_cores_clipping.json"
 ROADS = {
@@ -73,6 +84,7 @@ BLOCKS = {
     "README.md": {"optimizers": optimizers},
     "docs/optax.md": {"optimizers": optimizers},
     "docs/packing.md": {name: lambda make=make: make(performance.load()) for name, make in MEASURED.items()},
+    "docs/explain.md": {"conventions": conventions},
     "docs/around.md": {"clipping": lambda: clipping.markdown(read(CLIPPING, ("size", "dtype", "seconds")))},
     "docs/cost_measured.md": {
         make.__name__: make for make in (cost_measured.runs, cost_measured.ran, cost_measured.states, cost_measured.utilization)

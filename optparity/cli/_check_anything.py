@@ -1,34 +1,25 @@
 """`optparity check --jax NAME --torch NAME`: any two optimizers against each other."""
 
-import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import typer
 
 from .. import doctor
-from ..around.piece import SIZES
-from ..interop.leaves import Leaves
-from ..parity.streams import STREAMS, gradients
-from ..versus import Mode, Named, Result, against, shapes
+from ..versus import Mode, Named, Result, against
 from ..versus.course import Place
-from ..versus.factories import Framework
-from ..versus.shapes import Leaf
+from ..versus.factories import Framework, said
 from ._console import console, need, progress, refusing, say, table, writable, write
 from ._errors import BadInputError
+from ._fed import Recorded, Stream, recorded, streamed
 from ._options import assignments
 
-if TYPE_CHECKING:
-    from ..traces.reading import Trace
-
-STEPS = 100
 SHOWN = 20  # of the arrays that differ
 
 Jax = Annotated[
@@ -111,7 +102,7 @@ def check(asked: Asked, streams: list[str], dtypes: list[str], steps: int | None
         mode = Mode(asked.ulp, asked.rtol, asked.atol)
     need(*(["torch"] if asked.torch else []), *(["jinja2"] if asked.html else []))
     writable(json_file, asked.html)
-    params, fed = _given(asked, streams, _one("--dtype", dtypes), steps, seed)
+    params, fed = _fed(asked, _one("--stream", streams), _one("--dtype", dtypes), steps, seed)
     with refusing(ValueError), progress() as bar:
         found = against(
             first,
@@ -152,24 +143,14 @@ def _one(flag: str, given: list[str]) -> str | None:
     return given[0] if given else None
 
 
-def _given(asked: Asked, streams: list[str], dtype: str | None, steps: int | None, seed: int) -> tuple[Any, "_Stream | _Recorded"]:
+def _fed(asked: Asked, stream: str | None, dtype: str | None, steps: int | None, seed: int) -> tuple[Any, Stream | Recorded]:
     """Parameters and gradients."""
     if asked.gradients is None:
-        params = _params(asked.params, dtype, seed)
-        return params, _Stream(_stream(streams), params, steps or STEPS, seed)
-    for flag, given in (("--stream", streams), ("--dtype", dtype)):
+        return streamed(asked.params, stream, dtype, steps, seed)
+    for flag, given in (("--stream", stream), ("--dtype", dtype)):
         if given:
             raise BadInputError(f"{flag}: the gradients of a trace are what they are.")
-    trace = _trace(asked.gradients)
-    params = _recorded_start(trace) if asked.params is None else _params(asked.params, None, seed)
-    return params, _Recorded(trace, params, steps or trace.last)
-
-
-def _stream(given: list[str]) -> str:
-    stream = _one("--stream", given) or "normal"
-    if stream not in STREAMS:
-        raise BadInputError(f"--stream {stream}: it has parameters of its own; one of {', '.join(STREAMS)} is needed.")
-    return stream
+    return recorded(asked.params, asked.gradients, steps)
 
 
 def _state_map(given: list[str]) -> dict[str, str]:
@@ -182,103 +163,17 @@ def _state_map(given: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _params(file: Path | None, dtype: str | None, seed: int) -> Any:
-    """The parameters of a file, in the dtype that is asked for, or several small leaves."""
-    if file is None:
-        return shapes.drawn({name: Leaf(shape) for name, shape in SIZES.items()}, dtype, seed)
-    if file.suffix == ".json":
-        with refusing(ValueError):
-            return shapes.drawn(shapes.read(file), dtype, seed)
-    if file.suffix != ".safetensors":
-        raise BadInputError(f"--params {file}: a file name that ends in .json or .safetensors is needed.")
-    need("safetensors", extras="convert")
-    from ..checkpoints.safetensors_file import tensors
-
-    with refusing(ValueError):
-        found, _ = tensors(file)
-    floating = {
-        name: x if dtype is None else x.astype(jnp.dtype(dtype)) for name, x in found.items() if jnp.issubdtype(x.dtype, jnp.floating)
-    }
-    if left_out := found.keys() - floating.keys():
-        say(f"not floating point, left out: {', '.join(sorted(left_out))}")
-    if not floating:
-        raise BadInputError(f"--params {file}: it has no floating-point tensor.")
-    return floating
-
-
 def _explanation(first: Named, second: Named, params: Any, gradients: Iterable) -> Any:
     """What convention makes them part, where one is known."""
     from ..explain import explain
 
-    with refusing(ValueError):
+    try:
         return explain(first, second, params, gradients)
+    except Exception as error:  # it runs them in float64, which not every optimizer can
+        return f"it cannot be asked: {said(error)}"
 
 
-@dataclass(frozen=True)
-class _Stream:
-    """The gradients of so many steps of a stream, as often as they are asked for."""
-
-    name: str
-    params: Any
-    steps: int
-    seed: int
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(gradients(self.name, self.params, self.seed), self.steps)
-
-    def __str__(self) -> str:
-        return f"stream {self.name}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """Those that a run's optimizer got, after its clip where it had one; of the steps of which their elements were kept."""
-
-    trace: "Trace"
-    params: Any
-    steps: int
-
-    def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(self._all(), self.steps)
-
-    def _all(self) -> Iterator[Any]:
-        paths, treedef = Leaves(self.params).paths, jax.tree.structure(self.params)
-        for step in self.trace.steps():
-            stages = [stage for stage in ("clipped", "gradients") if any(leaf.stage == stage for leaf in step.leaves)]
-            if step.number == 0 or not stages:
-                continue
-            leaves = {leaf.path: leaf for leaf in step.leaves if leaf.stage == stages[0]}
-            if unknown := leaves.keys() - set(paths):
-                raise ValueError(f"{self}: step {step.number} has a gradient of {min(unknown)}; the parameters are {', '.join(paths)}.")
-            found = {path: self.trace.tensor(step.number, leaf) for path, leaf in leaves.items()}
-            if all(x is not None for x in found.values()):
-                yield treedef.unflatten([found.get(path) for path in paths])
-
-    def __str__(self) -> str:
-        return f"trace {self.trace}"
-
-
-def _trace(folder: Path) -> "Trace":
-    need("safetensors", extras="convert")
-    from ..traces.reading import traces
-
-    with refusing(ValueError):
-        found = traces(folder)
-    if len(found) > 1:
-        raise BadInputError(f"--gradients {folder}: it has {len(found)} ranks; the folder of one is needed.")
-    return next(iter(found.values()))
-
-
-def _recorded_start(trace: "Trace") -> dict[str, Any]:
-    """The first parameters of a trace, flat, by their names."""
-    with refusing(ValueError):
-        found = {leaf.path: trace.tensor(0, leaf) for leaf in trace.leaves if leaf.stage == "params"}
-    if not found or any(x is None for x in found.values()):
-        raise BadInputError(f"--gradients {trace}: the elements of its first parameters were not recorded; say --params.")
-    return found
-
-
-def _show(found: Result, explanation: Any, params: Any, fed: _Stream | _Recorded) -> None:
+def _show(found: Result, explanation: Any, params: Any, fed: Stream | Recorded) -> None:
     """What was compared and how, where they part, the verdict at the very end."""
     course, leaves = found.course, jax.tree.leaves(params)
     elements, dtypes = sum(x.size for x in leaves), ", ".join(dict.fromkeys(x.dtype.name for x in leaves))

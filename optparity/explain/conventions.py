@@ -286,13 +286,13 @@ CONVENTIONS: tuple[Convention | Number, ...] = (
                 "clips the whole gradient by its norm, 1e-6 added", "the clip's scale must be max_norm / (norm + 1e-6), at most 1"
             ),
             "optax": Choice("clips the whole gradient by its norm, nothing added", "the clip's scale must be max_norm / norm, at most 1"),
+            "off": Choice("does not clip", "the clip must be left out"),
             "unclamped": Choice(
                 "scales gradients up to max_norm that are shorter (the scale is not clamped to 1)", "the clip's scale must not be clamped"
             ),
             "by leaf, torch": Choice("clips each leaf by its own norm", "each leaf must be clipped by its own norm, 1e-6 added"),
             "by leaf, optax": Choice("clips each leaf by its own norm, with no 1e-6", "each leaf must be clipped by its own norm"),
             "by value": Choice("clips each element (by value)", "each element must be clipped to ±max_norm"),
-            "off": Choice("does not clip", "the clip must be left out"),
         },
         matters=_clips,
     ),

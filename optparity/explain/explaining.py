@@ -109,12 +109,16 @@ def examine(
 ) -> Finding:
     """`explain`, which also says why there is no explanation. Up to `depth` conventions are changed on each side."""
     fed = list(islice(gradients, steps))
+    if lacking := _lacking(params, fed):
+        return lacking
     sides = _told_apart(stated(first, params), stated(second, params))
     first, second = made(first), made(second)
     data = _data(params, fed)
     seen = [_points(walk(side, params, fed, "float64")) for side in (first, second)]
-    tolerance = max(TOLERANCE, _noise(first, params, fed, data.params, seen[0]))
-    runs = [Observed(data.params, points, tolerance) for points in seen]
+    runs = [Observed(data.params, points) for points in seen]
+    if runs[0].far(seen[1]) > 1:
+        tolerance = max(TOLERANCE, _noise(first, params, fed, data.params, seen[0]))
+        runs = [Observed(data.params, points, tolerance) for points in seen]
     return _examined(sides, runs, data, hyperparameters or {}, depth)
 
 
@@ -140,6 +144,8 @@ def explain_course(
     for name, points in zip(names, (first_params, second_params), strict=True):
         if len(points) != len(gradients) + 1:
             raise ValueError(f"explain: {len(gradients)} gradients need {len(gradients) + 1} points, {name} has {len(points)}.")
+    if lacking := _lacking(first_params[0], gradients):
+        return lacking
     dtype = "float64" if all(x.dtype == np.float64 for x in jax.tree.leaves(first_params[0])) else "float32"
     data = _data(first_params[0], gradients)
     seen = [_points([jax.tree.leaves(point) for point in points]) for points in (first_params, second_params)]
@@ -161,10 +167,18 @@ def _vector(tree: Any) -> np.ndarray:
     return np.concatenate([np.ravel(np.asarray(leaf).astype(np.float64)) for leaf in jax.tree.leaves(tree)])
 
 
-def _data(params: Any, gradients: Sequence[Any]) -> Data:
+def _lacking(params: Any, gradients: Sequence[Any]) -> Finding | None:
+    """What is said where the family cannot follow: it steps every parameter at every step."""
     structure = jax.tree.structure(params)
-    if any(jax.tree.structure(gradient) != structure for gradient in gradients):
-        raise ValueError("explain: a gradient has not the leaves of the parameters; each needs one at every step.")
+    step = next((i for i, gradient in enumerate(gradients, 1) if jax.tree.structure(gradient) != structure), None)
+    if not gradients:
+        return Finding(False, None, "Nothing was tried: there is no gradient.")
+    if step is not None:
+        return Finding(False, None, f"Nothing was tried: in step {step} the gradients have not the leaves of the parameters.")
+    return None
+
+
+def _data(params: Any, gradients: Sequence[Any]) -> Data:
     return Data(_vector(params), [_vector(g) for g in gradients], Shapes.of(np.asarray(x) for x in jax.tree.leaves(params)))
 
 

@@ -52,7 +52,7 @@ def _optimizers() -> list[Planted]:
         sides = (Named("torch", f"torch_ref:{right}", arguments), Named("torch", f"{__package__}.planted_torch:{wrong}", arguments))
         return Planted(name=name, setting=setting, right=sides[0], wrong=sides[1])
 
-    adam = {"lr": 0.01, "eps": 1e-4}
+    adam = {"lr": 0.01}
     decayed = {"lr": 0.01, "weight_decay": 0.1}
     return [
         of("Adam: eps inside the root", "eps_place", "Adam", "EpsInside", **adam),

@@ -119,8 +119,8 @@ _OPTAX = {
     "rmsprop": {"rule": "rmsprop", "bias_correction": "none"},
     "adam": {"rule": "adam"},
     "adamw": {"rule": "adam", "decay": "decoupled"},
-    "nadam": {"rule": "adam", "nesterov": "g + μ b"},
-    "nadamw": {"rule": "adam", "nesterov": "g + μ b", "decay": "decoupled"},
+    "nadam": {"rule": "adam"},  # its argument `nesterov` says the rest
+    "nadamw": {"rule": "adam", "decay": "decoupled"},
     "amsgrad": {"rule": "adam", "amsgrad": "after the correction"},
     "lion": {"rule": "lion", "decay": "decoupled"},
 }

@@ -159,7 +159,8 @@ def distance_over_steps(course: Course) -> Chart | None:
     lines = [Line(stage, _points(found, course.steps, height), found[max(found)]) for stage, found in series.items()]
     middle = (low + high) // 2
     powers = dict.fromkeys([high, middle] if middle > low else [high])
-    return Chart("largest difference, over the largest element", lines, [(height(10.0**p), f"1e{p}") for p in powers] + [(100, "0")])
+    ticks = [*((height(10.0**p), f"1e{p}") for p in powers), (100.0, "0")]
+    return Chart("largest difference, over the largest element; logarithmic", lines, ticks)
 
 
 def _series(course: Course, stage: str, measured: bool) -> dict[int, float]:

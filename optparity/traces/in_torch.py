@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..interop.parameters import of_weights
+from ..parity.bits import as_bits
 from .recorder import Recorder
+from .summaries import Copies
 
 
 class TorchRecorder(Recorder):
@@ -15,12 +17,13 @@ class TorchRecorder(Recorder):
         self._names, self._hooks = _names(optimizer, model), []
         super().__init__(folder, **options)
         self._optimizer, self._scaler = optimizer, scaler
-        self._left: dict[str, Any] = {}  # of each parameter a copy of its gradient
+        self._left: Any = None  # copies of the gradients, as the last backward pass left them
+        self._told = False
         self._forwards: list[Any] = []
         self._hooks += [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
-        for name, p in self._names.items():
+        for p in self._names.values():
             if p.requires_grad and p.is_leaf:
-                self._hooks.append(p.register_post_accumulate_grad_hook(lambda p, name=name: self._keep(name, p)))
+                self._hooks.append(p.register_post_accumulate_grad_hook(self._backward))
         if model is not None:
             self.extra["modules"] = {str(each.name): each.module for each in of_weights(model)}  # how a square kernel lies
             self._hooks.append(model.register_forward_pre_hook(self._forward, with_kwargs=True))
@@ -38,9 +41,21 @@ class TorchRecorder(Recorder):
             tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)]
             self._forwards += [x.detach().clone() for x in tensors]
 
-    def _keep(self, name: str, p: Any) -> None:
+    def _backward(self, p: Any) -> None:
+        """At a parameter's gradient: once for each backward pass, let its end be told."""
+        if not self._told:
+            import torch
+
+            self._told = True
+            torch.autograd.Variable._execution_engine.queue_callback(self._keep)  # as DDP has it
+
+    def _keep(self) -> None:
         """What backward has left: with several backward passes, their sum so far."""
-        self._left[name] = p.grad.detach().clone()
+        self._told = False
+        self._left = self._copied("gradients", self._gradients())
+
+    def _gradients(self) -> dict[str, Any]:
+        return {name: p.grad for name, p in self._names.items() if p.grad is not None}
 
     def _before(self, optimizer: Any, args: tuple, kwargs: Mapping[str, Any]) -> None:
         self.start(params=self._names)
@@ -60,11 +75,13 @@ class TorchRecorder(Recorder):
 
     def _note_gradients(self) -> None:
         """Both, where what the optimizer gets is not what was left. A version counter does not tell: GradScaler leaves it as it was."""
-        got = {name: p.grad for name, p in self._names.items() if p.grad is not None}
+        got, left = self._copied("gradients", self._gradients()), self._left
         scale = self._scaler.get_scale() if self._scaler is not None and self._scaler.is_enabled() else 1.0
-        left = {name: self._left[name] / scale if scale != 1 else self._left[name] for name in got if name in self._left}
-        self.note(gradients={**got, **left}, clipped=got if _differ([(left[name], got[name]) for name in left]) else None)
-        self._left = {}
+        if left is not None and scale != 1:
+            left = left._replace(copies=[each._replace(flat=(each.flat / scale).astype(each.flat.dtype)) for each in left.copies])
+        self._noted["gradients"], self._left, self._told = got, None, False
+        if left is not None and left.kind == got.kind and not _same(left.copies, got.copies):
+            self._noted |= {"gradients": left, "clipped": got._replace(stage="clipped")}
 
     def _state(self) -> dict[str, dict[str, Any]]:
         """Tensors of the optimizer's state, by field and parameter."""
@@ -97,11 +114,8 @@ def record_torch(optimizer: Any, folder: str | os.PathLike, *, model: Any = None
     return TorchRecorder(optimizer, folder, model=model, scaler=scaler, **options)
 
 
-def _differ(pairs: list[tuple[Any, Any]]) -> bool:
-    """Whether any two tensors differ; of a device this is asked once."""
-    import torch
-
-    return bool(pairs) and bool(torch.stack([(a != b).any() for a, b in pairs]).any())
+def _same(first: list[Copies], second: list[Copies]) -> bool:
+    return all((as_bits(a.flat) == as_bits(b.flat)).all() for a, b in zip(first, second, strict=True))
 
 
 def _names(optimizer: Any, model: Any) -> dict[str, Any]:

@@ -43,8 +43,19 @@ class _Noted(NamedTuple):
 
     stage: str
     paths: tuple[str, ...]
-    shapes: list[tuple[int, ...]]
+    shapes: tuple[tuple[int, ...], ...]
     copies: list[Copies]
+
+    def leaves(self, params: tuple[str, ...]) -> list[Leaf]:
+        """The arrays' leaves, of which those of a state belong to these parameters."""
+        fields = split(self.paths, params) if self.stage == "state" else [("", path) for path in self.paths]
+        dtypes = {place: each.flat.dtype.name for each in self.copies for place in each.places}
+        return [Leaf(self.stage, *fields[i], dtypes[i], tuple(shape)) for i, shape in enumerate(self.shapes)]
+
+    @property
+    def kind(self) -> tuple:
+        """What determines the leaves."""
+        return self.stage, self.paths, self.shapes, *((each.places, each.flat.dtype) for each in self.copies)
 
 
 class Recorder:
@@ -90,7 +101,8 @@ class Recorder:
         self.late = False  # whether a step's parameters come with the next step, as `recorded` has them
         self.extra: dict[str, Any] = {}  # further facts for the header
         self._begun, self._check = False, ""
-        self._table: tuple[Leaf, ...] = ()
+        self._kinds: dict[tuple, tuple[Leaf, ...]] = {}
+        self._begun_writing = False
         self._tables: dict[tuple[Leaf, ...], int] = {}
         self._params: tuple[str, ...] = ()
         self._noted: dict[str, _Noted] = {}
@@ -144,13 +156,16 @@ class Recorder:
             if stage in NUMBERS:
                 self._numbers[stage] = numbers(stage, tree)
                 continue
-            paths, leaves = flattened(tree)
-            if not self._facts and leaves and stage != "batch":
-                self._facts = _facts(leaves[0])
-            arrays = [plain(leaf) for leaf in leaves]
-            if self._matching is not None and stage != "batch":
-                paths, arrays = _as_in_torch(self._matching, paths, arrays)
-            self._noted[stage] = _Noted(stage, tuple(paths), [tuple(x.shape) for x in arrays], copied(arrays))
+            self._noted[stage] = self._copied(stage, tree)
+
+    def _copied(self, stage: str, tree: Any) -> _Noted:
+        paths, leaves = flattened(tree)
+        if not self._facts and leaves and stage != "batch":
+            self._facts = _facts(leaves[0])
+        arrays = [plain(leaf) for leaf in leaves]
+        if self._matching is not None and stage != "batch":
+            paths, arrays = _as_in_torch(self._matching, paths, arrays)
+        return _Noted(stage, tuple(paths), tuple(x.shape for x in arrays), copied(arrays))
 
     def step(self, **stages: Any) -> None:
         """A step, with what `note` takes; returns before it is on the disk.
@@ -227,27 +242,26 @@ class Recorder:
     # In the thread
 
     def _write_step(self, step: int, noted: Sequence[_Noted], given: dict[str, dict[str, float]], params: tuple[str, ...]) -> None:
-        leaves: list[Leaf] = []
-        found: list[Summary] = []
-        keep = KEPT[self._tensors] if step % self._every == 0 else ()
-        if self._tensors and step == 0:
-            keep = ("params",)
-        kept = {}
-        for stage, paths, shapes, copies in noted:
-            fields = split(paths, params) if stage == "state" else [("", path) for path in paths]
-            dtypes = {place: each.flat.dtype.name for each in copies for place in each.places}
-            own = [Leaf(stage, *fields[i], dtypes[i], shapes[i]) for i in range(len(paths))]
-            leaves += own
-            found += summaries(copies, len(paths))
-            if stage in keep:
-                kept |= {key(step, own[i]): array.reshape(shapes[i]) for each in copies for i, array in each.arrays()}
-        if not self._tables:
+        if not self._begun_writing:
+            self._begun_writing = True
             self._append(self._header())
-        table = tuple(leaves)
-        if table not in self._tables:
-            self._tables[table] = len(self._tables)
-            self._append({"table": self._tables[table], "leaves": [list(leaf) for leaf in table]})
-        self._append({"step": step, "table": self._tables[table], **_as_json(given, found)})
+        kind = (params, *(each.kind for each in noted))
+        if kind not in self._kinds:
+            leaves = tuple(leaf for each in noted for leaf in each.leaves(params))
+            if leaves not in self._tables:
+                self._tables[leaves] = len(self._tables)
+                self._append({"table": self._tables[leaves], "leaves": [list(leaf) for leaf in leaves]})
+            self._kinds[kind] = leaves
+        leaves = self._kinds[kind]
+        found = [summary for each in noted for summary in summaries(each.copies, len(each.paths))]
+        self._append({"step": step, "table": self._tables[leaves], **_as_json(given, found)})
+        keep = ("params",) if step == 0 and self._tensors else KEPT[self._tensors] if step % self._every == 0 else ()
+        kept, start = {}, 0
+        for each in noted:
+            if each.stage in keep:
+                here = ((start + i, array.reshape(each.shapes[i])) for copies in each.copies for i, array in copies.arrays())
+                kept |= {key(step, leaves[at]): array for at, array in here}
+            start += len(each.paths)
         if kept:
             self._shard_first = self._shard_first if self._shard else step
             self._shard |= kept
@@ -302,7 +316,7 @@ class Recorder:
                 self.last = says["step"]
             if "table" in says and "leaves" in says:
                 self._tables[tuple(leaf(each) for each in says["leaves"])] = says["table"]
-            end, self._check, self._begun = line.end, line.check, True
+            end, self._check, self._begun, self._begun_writing = line.end, line.check, True, True
         if resume is not True and self.last != resume:
             raise ValueError(f"trace: {self.folder} ends at step {self.last}; it cannot be resumed after step {resume}.")
         file = path.open("r+b")

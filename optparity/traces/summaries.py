@@ -23,6 +23,7 @@ from ..parity.bits import is_nan
 PERIOD = 1 << 16  # weights; a leaf with more elements has them again, with random signs
 CHUNKS = 4  # of a leaf; a projection of each makes the guess of a distance steadier
 FLAT = 1 << 20  # elements that lie side by side
+NUMBER = np.dtype(float)
 HEX = 16  # digits of a hash
 
 
@@ -69,19 +70,20 @@ def plain(value: Any) -> Any:
 
     Raises: TypeError for what holds no real numbers.
     """
-    if is_of_torch(value):
-        value = value.detach()
+    if isinstance(value, np.ndarray):
+        array = value
+    elif is_of_torch(value):
         value = value.to_local() if hasattr(value, "to_local") else value  # of a DTensor this rank's part
-        to_numpy(value[:0] if value.ndim else value)  # raises for what is not dense
-        if not value.is_complex():
+        if not value.is_complex() and str(value.layout) == "torch.strided":
             return value
-    elif hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-        return np.asarray(jax.random.key_data(value))
+        raise TypeError(f"trace: a dense tensor of real numbers is needed; got {value.dtype}, {value.layout}.")
+    elif not isinstance(getattr(value, "dtype", NUMBER), np.dtype):
+        array = np.asarray(jax.random.key_data(value))
     else:
         array = np.asarray(value)
-        if array.dtype.kind in "biuf" or jnp.issubdtype(array.dtype, np.floating):
-            return array
-    raise TypeError(f"trace: real numbers are needed; got {getattr(value, 'dtype', type(value).__name__)}.")
+    if array.dtype.kind in "biuf" or jnp.issubdtype(array.dtype, np.floating):
+        return array
+    raise TypeError(f"trace: real numbers are needed; got {array.dtype}.")
 
 
 def is_of_torch(value: Any) -> bool:
@@ -91,11 +93,11 @@ def is_of_torch(value: Any) -> bool:
 
 def copied(arrays: Sequence[Any]) -> list[Copies]:
     """Copies of what `plain` gave, which their owners may change from now on."""
-    groups: dict[tuple[str, str], list[list[int]]] = {}
-    sizes = [x.numel() if is_of_torch(x) else x.size for x in arrays]
-    room: dict[tuple[str, str], int] = {}
+    groups: dict[tuple, list[list[int]]] = {}
+    sizes = [x.size if isinstance(x, np.ndarray) else x.numel() for x in arrays]
+    room: dict[tuple, int] = {}
     for place, (x, size) in enumerate(zip(arrays, sizes, strict=True)):
-        key = str(x.dtype), str(x.device) if is_of_torch(x) else ""
+        key = (x.dtype,) if isinstance(x, np.ndarray) else (x.dtype, x.device)
         if size > PERIOD or room.get(key, -1) < size:
             groups.setdefault(key, []).append([])
             room[key] = 0 if size > PERIOD else FLAT  # a large one is alone
@@ -106,7 +108,7 @@ def copied(arrays: Sequence[Any]) -> list[Copies]:
 
 
 def _side_by_side(arrays: list[Any]) -> np.ndarray:
-    if is_of_torch(arrays[0]):
+    if not isinstance(arrays[0], np.ndarray):
         import torch
 
         with torch.no_grad():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from optparity.traces.recorder import Recorder
+from optparity.traces.recorder import Recorder, Tensors
 
 from .running import hiding, one_line, optparity, subprocess_optparity
 
@@ -36,6 +36,14 @@ class SignDescent(torch.optim.Optimizer):
 class Fails(SignDescent):
     def step(self):
         raise RuntimeError("no step\\ntoday")
+
+class Narrow(SignDescent):
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.dtype == torch.float64:
+                    raise TypeError("float32 only")
+        super().step()
 
 class Leaves(SignDescent):
     def step(self):
@@ -76,6 +84,11 @@ def here(tmp_path, monkeypatch):
 def check(monkeypatch, capsys):
     with jax.numpy_rank_promotion("allow"):  # as users have it
         yield lambda *arguments: optparity(monkeypatch, capsys, "check", *arguments)
+
+
+def refused(found, message):
+    status, out, err = found
+    one_line(status, out, err, message)
 
 
 def test_our_pair_is_the_same(check):
@@ -142,6 +155,21 @@ def test_modules_of_the_working_folder(check):
     assert "4 of 4 arrays differ" in out
 
 
+@pytest.mark.usefixtures("here")
+def test_an_optimizer_that_cannot_do_float64_is_compared_all_the_same(check):
+    mine = ("--jax", "mine:sign_descent", "--torch", "mine:Narrow", "--set", "learning_rate=0.125", "--set-torch", "lr=0.25")
+    status, out, _ = check(*mine, "--steps", 1)
+    assert status == 1
+    assert "why: it cannot be asked: " in out
+    refused(check(*mine, "--steps", 1, "--float64"), "float32 only")
+
+
+def test_why_they_part(check):
+    status, out, _ = check(*STOCK, "--steps", 2)
+    assert status == 1
+    assert "why: optax.adamw has weight decay 0.0001, torch.optim.AdamW 0.01: say weight_decay=0.01 to optax.adamw.\n" in out
+
+
 def test_parameters_from_files(check, here):
     (here / "shapes.json").write_text('{"layer": {"kernel": [3, 4], "bias": {"shape": [4], "dtype": "bfloat16"}}}')
     status, out, _ = check(*OURS, "--params", here / "shapes.json", "--steps", 2)
@@ -165,7 +193,7 @@ def test_state_names_that_are_given(check):
     assert "prev_updates = prev" in check(*rprop, "--state-map", "prev_updates=prev")[1]
 
 
-def trace(folder: Path, *, tensors="gradients", **shapes):
+def trace(folder: Path, *, tensors: Tensors | None = "gradients", **shapes):
     """Three steps of a run that somebody recorded."""
     rng = np.random.default_rng(0)
     params = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
@@ -185,23 +213,35 @@ def test_gradients_of_a_trace(check, here):
     assert check(*OURS, "--gradients", "run", "--params", "start.safetensors", "--steps", 2)[1].splitlines()[1].startswith("2 steps")
 
 
+def test_what_the_optimizer_got_is_after_the_clip(check, here):
+    """Gradients are ones, clipped ones 2: with a learning rate of 1 against one of 0 the parameters part by 2."""
+    ones = {"w": np.ones(3, np.float32)}
+    with Recorder(here / "run", tensors="gradients") as recorder:
+        recorder.start(ones)
+        recorder.step(gradients=ones, clipped={"w": 2 * ones["w"]}, params=ones)
+    pair = ("--jax", "optax:sgd", "--jax", "optax:sgd", "--set", "learning_rate=1", "--set-second", "learning_rate=0")
+    check(*pair, "--gradients", "run", "--json", "found.json")
+    (params,) = (place for place in json.loads((here / "found.json").read_text())["places"] if place["stage"] == "params")
+    assert params["absolute"] == [2.0]
+
+
 def test_a_trace_that_does_not_fit_is_refused(check, here):
     trace(here / "hashes", tensors=None, w=(3,))
-    one_line(*check(*OURS, "--gradients", "hashes"), "the elements of its first parameters were not recorded; say --params.")
+    refused(check(*OURS, "--gradients", "hashes"), "the elements of its first parameters were not recorded; say --params.")
     trace(here / "run", w=(3,))
     for shapes, message in (
         ('{"w": [4]}', "gradients of step 1: leaf ['w'] is float32[3]; the parameter is float32[4]."),
         ('{"v": [3]}', "trace run: step 1 has a gradient of w; the parameters are v."),
     ):
         (here / "shapes.json").write_text(shapes)
-        one_line(*check(*OURS, "--gradients", "run", "--params", "shapes.json"), message)
-    one_line(*check(*OURS, "--gradients", "hashes", "--params", "shapes.json"), "trace hashes: step 1 has a gradient of w")
+        refused(check(*OURS, "--gradients", "run", "--params", "shapes.json"), message)
+    refused(check(*OURS, "--gradients", "hashes", "--params", "shapes.json"), "trace hashes: step 1 has a gradient of w")
     (here / "shapes.json").write_text('{"w": [3]}')
-    one_line(*check(*OURS, "--gradients", "hashes", "--params", "shapes.json"), "no step was compared")
+    refused(check(*OURS, "--gradients", "hashes", "--params", "shapes.json"), "no step was compared")
     steps = here / "run" / "rank-0" / "steps.jsonl"
     steps.write_text(steps.read_text().replace("norm", "worm", 1))
-    one_line(*check(*OURS, "--gradients", "run"), "run/rank-0/steps.jsonl, line ")
-    one_line(*check(*OURS, "--gradients", "nothing"), "nothing is no trace")
+    refused(check(*OURS, "--gradients", "run"), "run/rank-0/steps.jsonl, line ")
+    refused(check(*OURS, "--gradients", "nothing"), "nothing is no trace")
 
 
 @pytest.mark.usefixtures("here")
@@ -242,13 +282,13 @@ def test_a_trace_that_does_not_fit_is_refused(check, here):
     ],
 )
 def test_whatever_the_named_code_does_is_one_line(first, second, message, check):
-    one_line(*check("--jax", first, "--torch", second, "--steps", 1), message)
+    refused(check("--jax", first, "--torch", second, "--steps", 1), message)
 
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("name", "message"), [("Fails", "RuntimeError: no step\n"), ("Leaves", "SystemExit: 3\n")])
 def test_a_step_that_fails_is_one_line(name, message, check):
-    one_line(*check("--torch", f"mine:{name}", "--torch", f"mine:{name}", "--set", "lr=1", "--set-second", "lr=1"), f"step 1: {message}")
+    refused(check("--torch", f"mine:{name}", "--torch", f"mine:{name}", "--set", "lr=1", "--set-second", "lr=1"), f"step 1: {message}")
 
 
 @pytest.mark.parametrize(
@@ -289,7 +329,7 @@ def test_a_step_that_fails_is_one_line(name, message, check):
 )
 def test_bad_arguments(arguments, message, check, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    one_line(*check(*arguments), message)
+    refused(check(*arguments), message)
     assert list(tmp_path.iterdir()) == []
 
 

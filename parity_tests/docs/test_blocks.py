@@ -1,7 +1,8 @@
 """Every block of code of README and docs/ is run, or, where it is long, read by the command that it is for.
 
 - `python` is run, the blocks of a page one after the other in one namespace. If a `text` block follows, that is what it prints.
-- `console` has commands after `$`, which are run here (`check` with `--jobs 1`), and what each prints. `...` stands for anything.
+- `console` has commands after `$`, which are run here (`check` with `--jobs 1`), and what each prints. `...` stands for anything. A
+  command exits with 0, or with what `echo $?` after it says.
 - `bash` has commands that take long or change the machine. Those of `optparity` are parsed: the command and its options must exist. A
   target of `make`, an extra of `pip install` and a module of `python -m` must be there.
 - `text` that follows no Python is shown only.
@@ -106,12 +107,16 @@ def test_commands_print_what_the_page_says(page, tmp_path, monkeypatch, optparit
     monkeypatch.chdir(tmp_path)
     for block in BLOCKS[page]:
         if block.language == "console":
-            for command in re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]:
+            commands = re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]
+            for command, following in zip(commands, [*commands[1:], ""], strict=True):
                 line, _, expected = command.replace("\\\n", "").partition("\n")
+                if line == "echo $?":
+                    continue
                 program, *arguments = shlex.split(line)
                 assert program == "optparity", f"{block}: {program} is not run here"
                 status, printed = optparity([*arguments, *(["--jobs", "1"] if arguments[0] == "check" else [])])
-                assert status == 0, f"{block}: {line} exits with {status}"
+                shown = following.removeprefix("echo $?") if following.startswith("echo $?") else "0"
+                assert status == int(shown), f"{block}: {line} exits with {status}"
                 assert same(expected, printed), f"{block}: {line} prints:\n{printed}"
 
 

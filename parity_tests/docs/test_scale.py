@@ -44,7 +44,7 @@ def torch_command(ranks: int, engine: str) -> list[str]:
 
 
 def check(printed: str, parts: int, share: float) -> None:
-    found = PRINTED.fullmatch(printed)
+    found = PRINTED.search(printed)  # gloo may have said something before
     assert found, printed
     assert int(found[1]) == parts
     assert float(found[3]) < float(found[2]) - 0.5

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import torch
 
 import jaxopt_impl
 import torch_ref
@@ -38,6 +39,12 @@ def failing(call, *arguments, **how) -> str:
     with pytest.raises(pytest.fail.Exception) as failed:
         call(*arguments, **how)
     return str(failed.value)
+
+
+def test_a_transform_without_a_name_is_explained_by_what_is_said_of_it(parity):
+    given = optax.adagrad(0.5, eps=0.0), functools.partial(torch.optim.Adagrad, lr=0.5, eps=0.0), SHAPES
+    said = failing(parity, *given, steps=5, hyperparameters={"rule": "adagrad", "lr": 0.5, "eps": 0.0})
+    assert "in the transform, the accumulator must begin at 0." in said
 
 
 def torch_sgd(**arguments):
@@ -139,7 +146,7 @@ def test_two_of_one_framework(parity):
     [
         (["optax:adam"], {}, "it takes names only, as jax=\"pkg:factory\"; got 'optax:adam'."),
         ([], {"jax": "optax:adam"}, "two optimizers are needed, in jax=, torch=, or two of them in one; got 1."),
-        ([], {**SAME, "lr": 1}, "unknown lr; atol, dtype, float64, gradients, jax, params,"),
+        ([], {**SAME, "lr": 1}, "unknown lr; atol, dtype, float64, gradients, hyperparameters, jax,"),
         ([], {**SAME, "set_second": {}}, "set_torch and set_second are one thing"),
         ([], {**SAME, "jax": "optax:adammm"}, "--jax optax:adammm: optax has no adammm."),
         ([], {**SAME, "set": {}}, "jaxopt_impl.sgd() fails: TypeError"),
@@ -166,6 +173,7 @@ def test_a_gradient_of_none_is_compared_and_not_explained(parity):
     assert "why: Nothing was tried: " in said
 
 
+DOCS = (Path(__file__).parents[2] / "docs" / "in_pytest.md").read_text()
 PROJECT = {
     "conftest.py": """
         import sys
@@ -174,7 +182,8 @@ PROJECT = {
     """,
     "test_mine.py": """
         import pytest
-        SAME = dict(jax="jaxopt_impl:sgd", torch="torch_ref:SGD", set={"learning_rate": 0.1}, set_torch={"lr": 0.1}, params={"w": (3,)}, steps=3)
+        NAMES = dict(jax="jaxopt_impl:sgd", torch="torch_ref:SGD", params={"w": (3,)}, steps=3)
+        SAME = dict(**NAMES, set={"learning_rate": 0.1}, set_torch={"lr": 0.1})
 
         @pytest.mark.parity(**SAME)
         @pytest.mark.parametrize("name", ["a/b", "a b"])
@@ -213,24 +222,27 @@ def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 def project(tmp_path):
     for name, text in PROJECT.items():
         (tmp_path / name).write_text("\n".join(line[8:] for line in text.splitlines()))
+    (tmp_path / "test_docs.py").write_text(DOCS.split("```python\n")[1].split("```")[0])
     return tmp_path
 
 
 @pytest.mark.parametrize("processes", [pytest.param("", id="alone"), pytest.param("2", id="two processes", marks=EXHAUSTIVE)])
 def test_in_a_project(project, processes):
-    """Every item with a marker is compared, markers need no registration, and each test has its page."""
+    """Every item with a marker is compared, markers need no registration, each test has its page, and docs/ shows what is printed."""
     done = pytest_in(project, "--strict-markers", "-Werror", "--parity-report=pages", *(["-n", processes] if processes else []))
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "2 failed, 3 passed, 1 xfailed" in done.stdout
+    assert "3 failed, 4 passed, 1 xfailed" in done.stdout
     assert processes or "heavy: []" in done.stdout
     assert "jaxopt_impl.sgd(learning_rate=0.2) and torch_ref.SGD(lr=0.1) part (judged by bits):" in done.stdout
     assert "not reached" not in done.stdout
+    assert DOCS.split("```text\n")[1].split("```")[0] in done.stdout
     assert f"Pages of what was compared: {project / 'pages'}" in done.stdout
     pages = sorted(page.name.rpartition("-")[0] for page in (project / "pages").iterdir())
     marked = ["test_mine.py_test_marked_a_b"] * 2
-    assert pages == ["test_mine.py_TestOld_test_planted", "test_mine.py_test_expected_to_fail", *marked, "test_mine.py_test_planted"]
+    assert pages[:2] == ["test_docs.py_test_by_hand", "test_docs.py_test_by_name"]
+    assert pages[2:] == ["test_mine.py_TestOld_test_planted", "test_mine.py_test_expected_to_fail", *marked, "test_mine.py_test_planted"]
     for page in (project / "pages").iterdir():
-        assert ("✗ They differ" in page.read_text()) == ("marked" not in page.name)
+        assert ("✗ They differ" in page.read_text()) == ("marked" not in page.name and "by_hand" not in page.name)
 
 
 def test_a_report_that_cannot_be_written_is_refused(project):

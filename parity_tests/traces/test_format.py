@@ -91,7 +91,7 @@ def test_projections_tell_about_how_far_apart_arrays_are(size, scale):
 
 def test_what_is_no_real_number_is_refused():
     for value in (np.array([1j]), torch.tensor([1j]), np.array(["a"])):
-        with pytest.raises(TypeError, match="real numbers are needed"):
+        with pytest.raises(TypeError, match=r"real numbers (are|is) needed|of real numbers"):
             plain(value)
     assert plain(jax.random.key(0)).dtype == np.uint32
 
@@ -172,7 +172,7 @@ def test_arrays_may_be_overwritten_as_soon_as_they_are_recorded(tmp_path):
     trace = one(tmp_path)
     assert [next(iter(step.leaves.values())).value for step in trace.steps()] == [1, 2, 3, 4, 5]
     (leaf,) = trace.leaves
-    assert [trace.tensor(step, leaf)[0] for step in range(1, 6)] == [1, 2, 3, 4, 5]
+    assert [np.asarray(trace.tensor(step, leaf))[0] for step in range(1, 6)] == [1, 2, 3, 4, 5]
 
 
 # Killed, and damaged

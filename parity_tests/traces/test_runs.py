@@ -1,5 +1,7 @@
 """Two lines record a run in either framework, and change nothing of it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def array(trace, step, stage, path, field=""):
     return trace.tensor(step, found[0]) if found else None
 
 
-def model():
+def model() -> Any:
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
 
@@ -219,9 +221,10 @@ def test_optax_wrapper_refuses_what_it_cannot_record(tmp_path):
 
 
 def test_other_extra_arguments_reach_the_transform(tmp_path):
-    inner = optax.GradientTransformationExtraArgs(
-        lambda params: (), lambda g, s, p=None, *, factor, **_: (jax.tree.map(lambda x: factor * x, g), s)
-    )
+    def update(updates, state, params=None, *, factor: float = 1.0, **_):
+        return jax.tree.map(lambda x: factor * x, updates), state
+
+    inner = optax.GradientTransformationExtraArgs(lambda params: (), update)
     tx = recorded(inner, tmp_path)
     updates, _ = tx.update(START, tx.init(START), START, factor=3.0, loss=1.0)
     np.testing.assert_array_equal(updates["scale"], [3, 3])

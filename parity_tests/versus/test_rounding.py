@@ -98,8 +98,8 @@ def courses(*pairs):
     """Of one array of a 1 at each step: how far in float32, and in float64."""
     lower, higher = Course("a", "b"), Course("a", "b")
     for step, (far, there) in enumerate(pairs, 1):
-        lower.note(step, W, np.float32([1 + far]), np.float32([1]))
-        higher.note(step, W, np.float64([1 + there]), np.float64([1]))
+        lower.note(step, W, np.array([1 + far], np.float32), np.array([1], np.float32))
+        higher.note(step, W, np.array([1 + there], np.float64), np.array([1], np.float64))
     return lower, higher, {W: 2.0**-23}
 
 
@@ -108,6 +108,7 @@ def courses(*pairs):
     [
         ([(0, 0), (0, 0)], Verdict("same")),
         ([(0, 0), (2**-20, 2**-49)], Verdict("rounding", 2, 29.0)),
+        ([(2**-10, 2**-37)], Verdict("rounding", 1, 27.0)),
         ([(2**-20, 0)], Verdict("rounding", 1, math.inf)),
         ([(2**-20, 2**-49), (2**-20, 2**-30)], Verdict("another formula", 2, 10.0)),
         ([(0, 2**-30)], Verdict("another formula", 1, 0.0)),
