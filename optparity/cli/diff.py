@@ -24,9 +24,9 @@ Names = Annotated[Path | None, typer.Option(metavar="FILE.json", help='{"leaf in
 
 
 def diff(a: First, b: Second, tolerance: ToleranceOption = None, names: Names = None, html: Html = None) -> None:
-    """Find where two recorded runs part: the first step, stage and leaf, how far, and how it grows.
+    """Find where two recorded runs part, how far, and how it grows.
 
-    Exit 0 if they do not part, 1 if they do.
+    It names the first step, stage and leaf. Exit 0 if they do not part, 1 if they do.
     """
     need("safetensors", *(["jinja2"] if html else []), extras="cli,convert")
     writable(html)

@@ -32,9 +32,9 @@ def replay(
     before_clip: BeforeClip = False,
     rank: Rank = 0,
 ) -> None:
-    """Feed recorded gradients to an optimizer: is it the optimizer, or what comes before it?
+    """Feed recorded gradients to an optimizer: is it the optimizer?
 
-    Without a learning rate it gets the recorded ones. Exit 0 if state and parameters are the recorded ones at every step.
+    If it takes the recorded steps, the runs part before it. Without a learning rate it gets the recorded ones. Exit 0 if state and parameters are the recorded ones at every step.
     """
     if (torch is None) == (jax is None):
         raise BadInputError("--torch or --jax is needed, one of them.")

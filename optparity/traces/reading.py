@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from safetensors import safe_open
 
 from . import lines
 from .places import NUMBERS, Leaf
@@ -128,6 +127,8 @@ class Trace:
             return None
         if shard.path != self._open_path:
             self._check_hash(shard)
+            from safetensors import safe_open
+
             self._open = safe_open(shard.path, framework="numpy")
             self._open_path, self._kept = shard.path, set(self._open.keys())
         name = key(step, leaf)
