@@ -34,7 +34,8 @@ def replay(
 ) -> None:
     """Feed recorded gradients to an optimizer: is it the optimizer?
 
-    If it takes the recorded steps, the runs part before it. Without a learning rate it gets the recorded ones. Exit 0 if state and parameters are the recorded ones at every step.
+    If it takes the recorded steps, the runs part before it. Without a learning rate it gets the recorded ones. Exit 0 if state and
+    parameters are the recorded ones at every step.
     """
     if (torch is None) == (jax is None):
         raise BadInputError("--torch or --jax is needed, one of them.")
