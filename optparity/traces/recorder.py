@@ -87,7 +87,7 @@ class Recorder:
         matching: Matching | None = None,
         rank: int = 0,
         resume: bool | int = False,
-        shard_mib: float = 64,
+        shard_mib: float = 32,
     ):
         if tensors not in KEPT:
             raise ValueError(f"trace: tensors is None, 'gradients' or 'all'; got {tensors!r}.")

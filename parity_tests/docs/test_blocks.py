@@ -1,6 +1,6 @@
 """Every block of code of README and docs/ is run, or, where it is long, read by the command that it is for.
 
-- `python` is run, the blocks of a page one after the other in one namespace. If a `text` block follows, that is what it prints.
+- `python` is run, in one namespace for a page. If a `text` block follows, that is what it prints. Commands of the page find its files.
 - `console` has commands after `$`, which are run here (`check` with `--jobs 1`), and what each prints. `...` stands for anything. A
   command exits with 0, or with what `echo $?` after it says.
 - `bash` has commands that take long or change the machine. Those of `optparity` are parsed: the command and its options must exist. A
@@ -89,7 +89,7 @@ def optparity(monkeypatch, capsys):
 
 @pytest.mark.usefixtures("as_users_have_it")
 @pytest.mark.parametrize("page", BLOCKS, ids=lambda page: page.name)
-def test_python_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, capsys):
+def test_blocks_run_and_print_what_the_page_says(page, tmp_path, monkeypatch, capsys, optparity):
     monkeypatch.chdir(tmp_path)
     namespace = {"__name__": "__main__"}
     for block in BLOCKS[page]:
@@ -99,25 +99,22 @@ def test_python_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, 
             printed = capsys.readouterr().out
             if block.output is not None:
                 assert same(block.output, printed), f"{block} prints:\n{printed}"
-
-
-@pytest.mark.usefixtures("as_users_have_it")
-@pytest.mark.parametrize("page", BLOCKS, ids=lambda page: page.name)
-def test_commands_print_what_the_page_says(page, tmp_path, monkeypatch, optparity):
-    monkeypatch.chdir(tmp_path)
-    for block in BLOCKS[page]:
         if block.language == "console":
-            commands = re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]
-            for command, following in zip(commands, [*commands[1:], ""], strict=True):
-                line, _, expected = command.replace("\\\n", "").partition("\n")
-                if line == "echo $?":
-                    continue
-                program, *arguments = shlex.split(line)
-                assert program == "optparity", f"{block}: {program} is not run here"
-                status, printed = optparity([*arguments, *(["--jobs", "1"] if arguments[0] == "check" else [])])
-                shown = following.removeprefix("echo $?") if following.startswith("echo $?") else "0"
-                assert status == int(shown), f"{block}: {line} exits with {status}"
-                assert same(expected, printed), f"{block}: {line} prints:\n{printed}"
+            _commands_print(block, optparity)
+
+
+def _commands_print(block: Block, optparity) -> None:
+    commands = re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]
+    for command, following in zip(commands, [*commands[1:], ""], strict=True):
+        line, _, expected = command.replace("\\\n", "").partition("\n")
+        if line == "echo $?":
+            continue
+        program, *arguments = shlex.split(line)
+        assert program == "optparity", f"{block}: {program} is not run here"
+        status, printed = optparity([*arguments, *(["--jobs", "1"] if arguments[0] == "check" else [])])
+        shown = following.removeprefix("echo $?") if following.startswith("echo $?") else "0"
+        assert status == int(shown), f"{block}: {line} exits with {status}"
+        assert same(expected, printed), f"{block}: {line} prints:\n{printed}"
 
 
 @pytest.mark.parametrize("page", BLOCKS, ids=lambda page: page.name)
