@@ -25,6 +25,7 @@ from optparity.parity.bits import differing
 from optparity.parity.compare import assert_identical
 from optparity.parity.streams import gradients, parameters
 from torch_ref import numerics as torch_nx
+from torch_ref import shards
 from torch_ref.around import threefry as in_torch
 
 from .. import oracle
@@ -63,7 +64,7 @@ def test_threefry_is_jaxs():
 def drawn_bits(seed=0, step=1, leaf=0, field=0, size=2**15):
     """The bits of a field, by torch_ref (that both draw the same is tested above, and in every run)."""
     key = in_torch.of_leaf((torch_nx.word(seed >> 32), torch_nx.word(seed)), torch_nx.word(step), torch_nx.word(leaf))
-    return in_torch.sixteen(in_torch.threefry2x32(key, (field // 4, torch_nx.places(torch.empty(size)))), field).numpy()
+    return in_torch.sixteen(in_torch.threefry2x32(key, (field // 4, shards.places(torch.empty(size)))), field).numpy()
 
 
 def test_bits_are_uniform():
