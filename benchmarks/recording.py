@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,8 +47,8 @@ def main(
     """Time recorded training steps against others, and replay a large trace."""
     folder(out.parent)
     document: dict[str, Any] = {**about("float32", os.cpu_count() or 1), "steps": steps}
-    with tempfile.TemporaryDirectory() as place:
-        seconds = measured(Path(place), rounds, steps)
+    with tempfile.TemporaryDirectory() as place, ExitStack() as recorders:
+        seconds = measured(Path(place), recorders, rounds, steps)
         document["seconds"] = seconds
         title = f"a step of the GPT, {rounds} rounds of {steps} steps, median (quartiles); ratios within a round"
         shown = Table("what", "ms", "/ not recorded", title=title, title_justify="left", box=None)
@@ -65,9 +66,9 @@ def main(
     write(out, document)
 
 
-def measured(place: Path, rounds: int, steps: int) -> dict[str, list[float]]:
-    """The median seconds of a step, round by round."""
-    runs = {**_in_torch(place), **_in_jax(place)}
+def measured(place: Path, recorders: ExitStack, rounds: int, steps: int) -> dict[str, list[float]]:
+    """The median seconds of a step, round by round. The recorders are open until the stack is closed."""
+    runs = {**_in_torch(place, recorders), **_in_jax(place, recorders)}
     for run in runs.values():
         for _ in range(WARM):
             run()
@@ -90,7 +91,7 @@ def _data() -> tuple[Any, dict[str, int], Any]:
     return lambda step: data.batch(step, task.batch_size, 0), arguments, task
 
 
-def _in_torch(place: Path) -> dict[str, Callable[[], Any]]:
+def _in_torch(place: Path, recorders: ExitStack) -> dict[str, Callable[[], Any]]:
     import torch
     from torch.nn import functional as F
 
@@ -103,6 +104,8 @@ def _in_torch(place: Path) -> dict[str, Callable[[], Any]]:
         model = in_torch.GPT(**arguments)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
         recorder = record_torch(optimizer, place / f"torch-{options.get('tensors')}", model=model, **options) if options else None
+        if recorder is not None:
+            recorders.enter_context(recorder)
         count = [0]
 
         def run():
@@ -125,7 +128,7 @@ def _in_torch(place: Path) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _in_jax(place: Path) -> dict[str, Callable[[], Any]]:
+def _in_jax(place: Path, recorders: ExitStack) -> dict[str, Callable[[], Any]]:
     import optax
     from flax import nnx
 
@@ -139,7 +142,7 @@ def _in_jax(place: Path) -> dict[str, Callable[[], Any]]:
         params = nnx.to_pure_dict(params)
         tx = optax.adamw(1e-3)
         if options:
-            tx = recorded(tx, Recorder(place / f"jax-{options['tensors']}", **options))
+            tx = recorded(tx, recorders.enter_context(Recorder(place / f"jax-{options['tensors']}", **options)))
 
         def loss_of(params, inputs, targets):
             state = nnx.state(model, nnx.Param)
