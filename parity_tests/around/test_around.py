@@ -61,7 +61,8 @@ def test_no_bit_differs(case):
         assert report.steps == min(case.steps, CONTEXTS[case.context].most_steps or case.steps)
         names = {getattr(key, "name", None) for path, _ in tree_leaves_with_path(case.row.tx.init(params)) for key in path}
         compared = set(report.compared) - {"params", "step"}
-        never_stepped = case.stream in ("inf", "nan")  # where such steps are left out, torch has not begun its state
+        # Where the only steps are left out, or are of one batch that is not whole, torch has not begun its state.
+        never_stepped = case.stream in ("inf", "nan") or report.steps < case.row.arguments.get("every", 1)
         assert compared <= names & set(case.row.entry.state)
         assert never_stepped or compared == names & set(case.row.entry.state)
 
