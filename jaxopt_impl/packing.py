@@ -91,7 +91,7 @@ def pack(tree: Any, below: int = 2**11, like: Packed | None = None) -> Any:
 def unpack(tree: Any) -> Any:
     """The tree that was packed. Parameters, gradients, updates, a whole optimizer's state: every `Packed` in it is taken apart.
 
-    An axis in front, as `vmap` gives it, stays in front of each leaf.
+    An axis in front, as `vmap` gives it, stays in front of each leaf. NumPy arrays, as a callback has them, stay such.
     """
     is_packed = lambda x: isinstance(x, Packed)  # noqa: E731
     return jax.tree.map(lambda x: _unpacked(x) if is_packed(x) else x, tree, is_leaf=is_packed)
@@ -135,7 +135,8 @@ def _unpacked(packed: Packed) -> Any:
     small = {}
     for dtype, flat in packed.flat.items():
         sizes = [math.prod(shape) for shape, own in zip(layout.shapes, layout.dtypes, strict=True) if own == dtype]
-        small[dtype] = iter(jnp.split(flat, np.cumsum(sizes)[:-1], axis=-1))
+        split = np.split if isinstance(flat, np.ndarray) else jnp.split
+        small[dtype] = iter(split(flat, np.cumsum(sizes)[:-1], axis=-1))
     leaves = []
     for shape, dtype in zip(layout.shapes, layout.dtypes, strict=True):
         if dtype is None:

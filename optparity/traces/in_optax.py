@@ -3,10 +3,15 @@
 import os
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 from jax.experimental import io_callback
 
+from jaxopt_impl.packing import Packed, pack, unpack
+
 from .recorder import Recorder
+from .summaries import PERIOD
 
 
 def recorded(
@@ -53,11 +58,18 @@ def recorded(
             seen["clipped"] = updates
             updates, tx_state = inner.update(updates, state[1], params, **extra)
             state = (clip_state, tx_state)
-        seen["state"] = state
-        io_callback(_Step(recorder), None, params, seen, ordered=True)
+        # What is recorded is what is returned: behind the barrier XLA does not compute it twice, with other bits.
+        params, seen, state = jax.lax.optimization_barrier((params, seen, state))
+        # Small leaves go together: a callback takes time for each array.
+        told = jax.tree.map(_bits_of_keys, {"params": params, "state": state, **seen})
+        io_callback(_Step(recorder), None, pack(told, below=PERIOD), ordered=True)
         return updates, state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _bits_of_keys(x: Any) -> Any:
+    return jax.random.key_data(x) if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 class _Step:
@@ -66,6 +78,7 @@ class _Step:
     def __init__(self, recorder: Recorder):
         self._recorder = recorder
 
-    def __call__(self, params, seen) -> None:
-        self._recorder.arrive(params)
+    def __call__(self, packed: Packed) -> None:
+        seen = unpack(jax.tree.map(np.asarray, packed))
+        self._recorder.arrive(seen.pop("params"))
         self._recorder.note(**seen)
