@@ -65,11 +65,16 @@ class Tensors:
         return self.tokens * self.heads * self.model.value_dim
 
     @property
+    def repeats(self) -> bool:
+        """Whether the model lays grouped keys and values out anew, where that makes a difference."""
+        return self.attention != "sdpa" if self.model.repeat_kv is None else self.model.repeat_kv
+
+    @property
     def repeated(self) -> bool:
         """Whether keys and values are laid out anew for each query head; those of one head only once they are a product of batches."""
         one = self.key_value_heads == 1
         in_place = one and (self.attention == "sdpa" or self.tokens == self.seq)
-        return self.model.repeat_kv and self.heads > self.key_value_heads and not in_place
+        return self.repeats and self.heads > self.key_value_heads and not in_place
 
     @property
     def values_stay_views(self) -> bool:
@@ -195,10 +200,8 @@ class Tensors:
         """
         turned = self.model.positions == "rotary" or self.model.qk_norm
         fused, views, grouped = self.attention == "sdpa", self.values_stay_views, self.heads > self.key_value_heads
-        if self.model.repeat_kv and grouped:
-            as_they_lie = fused or self.tokens == self.seq
-        else:
-            as_they_lie = views and (fused or not grouped or self.seq == 1)
+        shared = views and (fused or not grouped or self.seq == 1)
+        as_they_lie = (fused or self.tokens == self.seq) if self.repeats and grouped else shared
         return as_they_lie and not turned and self.model.positions != "relative", views and not turned, views
 
     def attention_core(self) -> Kept:

@@ -44,7 +44,7 @@ class Transformer:
         parallel_block: attention and MLP side by side behind one norm (PaLM).
         fused_qkv: one tensor for queries, keys and values, as in GPT-2. Where one of them stays a view, the whole is kept.
         repeat_kv: keys and values of grouped queries are laid out anew for each query head, as transformers' eager attention and torchtitan
-            do; by default the core shares them.
+            do; by default where attention is written out. The fused kernel shares them (`enable_gqa`).
         qkv_bias, proj_bias, mlp_bias: biases of queries, keys and values, of the attention's projection, of the MLP; as `bias` by default.
         head_bias: whether the head has a bias.
         block_norms: norms of a block: 2, or 1 in a parallel block, by default; 2 in a parallel block (GPT-NeoX); 4, two of them behind
@@ -88,7 +88,7 @@ class Transformer:
     tie_word_embeddings: bool = True
     parallel_block: bool = False
     fused_qkv: bool = True
-    repeat_kv: bool = False
+    repeat_kv: bool | None = None
     qkv_bias: bool | None = None
     proj_bias: bool | None = None
     mlp_bias: bool | None = None
