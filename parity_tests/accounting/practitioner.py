@@ -6,6 +6,7 @@ Qwen 3 (2505.09388), DeepSeek-V2 and V3 (2405.04434, 2412.19437), SwiGLU (2002.0
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 class Config(dict):
     """Hugging Face's config.json; a key that is not there is None."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return self.get(name)
 
 

@@ -1,7 +1,8 @@
-"""config.json files of eleven families, against modules by another hand: bytes by autograd's hooks, FLOPs by torch's counter."""
+"""config.json files of eleven families, against modules by another hand: autograd's bytes, torch's FLOPs, and the measured peak."""
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -11,18 +12,19 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from optparity.accounting import Setup, estimate, from_dict
 
 from ..sampling import EXHAUSTIVE
+from .models import assert_is_enough
 from .practitioner import build
 
 FAMILIES = ["gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3"]
 IN_MAKE_TEST, ALL = range(18), 220
 
 
-def configuration(seed):
+def configuration(seed) -> tuple[dict[str, Any], int, int, bool]:
     """A config.json, a batch, a sequence, and whether attention is the fused kernel; each family in turn."""
     draw = random.Random(seed)
     family, fused = FAMILIES[seed % len(FAMILIES)], draw.random() < 0.4
     heads, dim, seq, batch = draw.choice([2, 4, 6]), draw.choice([4, 8]), draw.choice([5, 8, 12, 16]), draw.choice([1, 1, 2, 3])
-    config = {"model_type": family, "vocab_size": draw.randint(11, 60), "tie_word_embeddings": draw.random() < 0.4}
+    config: dict[str, Any] = {"model_type": family, "vocab_size": draw.randint(11, 60), "tie_word_embeddings": draw.random() < 0.4}
     if family == "gpt2":
         config |= {"n_embd": heads * dim, "n_layer": draw.randint(1, 3), "n_head": heads, "n_positions": seq + draw.choice([0, 3])}
         return config | {"n_inner": draw.choice([None, 24, 40])}, batch, seq, fused
@@ -105,7 +107,7 @@ def test_a_config_json_to_the_byte_and_the_flop(seed):
     torch.manual_seed(seed)
     model = build(config, fused)
     tokens, targets = (torch.randint(config["vocab_size"], (batch, seq)) for _ in range(2))
-    cost = estimate(from_dict(config), batch, seq, Setup(attention="sdpa" if fused else "written-out"))
+    cost = estimate(from_dict(config), batch, seq, Setup("sgd", attention="sdpa" if fused else "written-out"))
     assert cost.parameters == sum(p.numel() for p in model.parameters())
 
     def loss():
@@ -114,3 +116,4 @@ def test_a_config_json_to_the_byte_and_the_flop(seed):
     executed = cost.memory[1]
     assert kept(model, loss) == {dtype: count for dtype, count in executed.activations.items() if count}
     assert executed_flops(loss) == cost.flops["executed"]
+    assert_is_enough(model, loss, tokens.nbytes + targets.nbytes, executed)
