@@ -124,6 +124,7 @@ class Transformer:
                 checks.flag(who, **{field.name: value})
             elif field.type in (int, int | None) and (field.default is MISSING or value is not None):
                 checks.size(who, 0 if field.name == "num_dense_layers" else 1, **{field.name: value})
+        checks.at_most(who, 100_000, num_hidden_layers=self.num_hidden_layers, num_experts=self.num_experts or 0)  # counted one by one
         checks.one_of(who, ("gelu", "relu", "swiglu", "geglu"), hidden_act=self.hidden_act)
         checks.one_of(who, ("learned", "rotary", "relative"), positions=self.positions)
         checks.one_of(who, ("layernorm", "rmsnorm"), norm=self.norm)
