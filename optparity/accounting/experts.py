@@ -110,7 +110,7 @@ def _product_flops(model: Any, tokens: int) -> int:
 def saved(tensors: Any) -> Kept:
     """What a block's experts keep, as `Tensors.mlp` does for an MLP; at each place one expert may have all tokens, at worst.
 
-    The backward pass comes to that expert while all the others' is still kept, as it does to the last one.
+    The backward pass may come to an expert of few rows while all that the others keep is there: nothing counts as freed among them.
     """
     model, tokens, dtype, statistic = tensors.model, tensors.tokens, tensors.dtype, tensors.statistic
     h, k, here = model.hidden_size, model.num_experts_per_tok, rows(model, tokens)
@@ -123,8 +123,8 @@ def saved(tensors: Any) -> Kept:
     if model.norm_topk_prob:
         yield Saved("weights of the chosen", tokens * k, statistic, only="executed")
         yield Saved("their sums", tokens, statistic, only="executed")
-    yield from (one for one in _routed(tensors, here - fullest, beside) if isinstance(one, Saved))
-    yield from _routed(tensors, fullest, beside)
+    yield from (one for one in _routed(tensors, here, beside) if isinstance(one, Saved))
+    yield from (one for one in _routed(tensors, fullest, beside) if isinstance(one, InFlight))
     if (shared := model.shared_expert_intermediate_size) is not None:
         f = shared // tensors.tensor_parallel
         yield from tensors.mlp_of("shared expert", tokens * f, f, beside, tokens * h if model.shared_expert_gate else 0)
