@@ -75,7 +75,7 @@ _PP = {**_TP, "pipeline_parallel": 8, "microbatches": 8}
 _INTERLEAVED = {**_TP, "pipeline_parallel": 8, "microbatches": 16, "pipeline_chunks": 2}
 _BF16 = {"dtype": "bfloat16", "recompute": "full", "loss": "float32"}
 _TUNED = "batch 2, as torchtune's configuration; pairs of 512 tokens, full recomputation, loss in float32"
-_OF_PAIRS = "the longest pairs of Alpaca have more tokens than were assumed"
+_OF_PAIRS = "torchtune does not cut the pairs, and the longest of Alpaca have more tokens than were assumed"
 _STAGES = "8 microbatches, as many as stages, torchtitan's default at that commit; layers divided evenly"
 
 RUNS = [

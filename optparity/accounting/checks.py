@@ -16,6 +16,12 @@ def size(who: str, least: int = 1, **sizes: Any) -> None:
             raise ValueError(f"{who}: {name} is an integer >= {least}; got {value!r}.")
 
 
+def at_most(who: str, most: int, **sizes: int) -> None:
+    for name, value in sizes.items():
+        if value > most:
+            raise ValueError(f"{who}: {name} is at most {most}; got {value}.")
+
+
 def one_of(who: str, known: Collection[Any], **choices: Any) -> None:
     for name, value in choices.items():
         if not any(type(value) is type(one) and value == one for one in known):  # a value need not be hashable, and True is not 1

@@ -108,30 +108,41 @@ def _product_flops(model: Any, tokens: int) -> int:
 
 
 def saved(tensors: Any) -> Kept:
-    """What a block's experts keep, as `Tensors.mlp` does for an MLP; at each place one expert may have all tokens, at worst."""
+    """What a block's experts keep, as `Tensors.mlp` does for an MLP; at each place one expert may have all tokens, at worst.
+
+    The backward pass may come to an expert of few rows while all that the others keep is there: nothing counts as freed among them.
+    """
     model, tokens, dtype, statistic = tensors.model, tensors.tokens, tensors.dtype, tensors.statistic
     h, k, here = model.hidden_size, model.num_experts_per_tok, rows(model, tokens)
-    f = width(model) // tensors.tensor_parallel
     fullest = min(tokens, here) if model.capacity_factor is None else here // model.num_experts
-    beside = tensors.beside_mlp + tokens * h  # the gradient of the rows is added up expert by expert
+    # The gradients of the rows and of their weights are added up expert by expert, with a sum beside its two terms.
+    beside = tensors.beside_mlp + tensors.behind + tokens * h + 2 * tokens * k
     yield Saved("router probabilities", tokens * model.num_experts, statistic, only="executed")
     yield Saved("experts chosen", tokens * k, "int64", only="executed")
     yield InFlight("router", beside + 3 * tokens * model.num_experts + h * model.num_experts)
     if model.norm_topk_prob:
         yield Saved("weights of the chosen", tokens * k, statistic, only="executed")
         yield Saved("their sums", tokens, statistic, only="executed")
-    yield Saved("tokens and places of the experts' rows", 2 * here, "int64", only="executed")
-    yield Saved("experts' rows", here * h, dtype)
-    yield InFlight("rows of an expert", beside + tokens * h + 2 * fullest * h)
-    yield from tensors.mlp_of("expert", here * f, fullest * f, f, beside + fullest * h)
-    yield Saved("experts' results", here * h, dtype)
-    yield Saved("experts' results, weighed", here * h, dtype, only="executed")  # for its shape alone, by index_add
-    yield Saved("weights of the rows", here, statistic, only="executed")
-    yield InFlight("results of an expert", beside + 3 * fullest * h)
+    yield from (one for one in _routed(tensors, here, beside) if isinstance(one, Saved))
+    yield from (one for one in _routed(tensors, fullest, beside) if isinstance(one, InFlight))
     if (shared := model.shared_expert_intermediate_size) is not None:
         f = shared // tensors.tensor_parallel
-        yield from tensors.mlp_of("shared expert", tokens * f, tokens * f, f, beside)
+        yield from tensors.mlp_of("shared expert", tokens * f, f, beside, tokens * h if model.shared_expert_gate else 0)
         if model.shared_expert_gate:
             yield Saved("shared experts' result", tokens * h, dtype)
             yield Saved("shared experts' gate", tokens, dtype)
             yield InFlight("shared experts' gate", beside + 2 * tokens * h)
+
+
+def _routed(tensors: Any, some: int, beside: int) -> Kept:
+    """What so many rows keep on their way through an expert."""
+    model, h, dtype, statistic = tensors.model, tensors.model.hidden_size, tensors.dtype, tensors.statistic
+    f = width(model) // tensors.tensor_parallel
+    yield Saved("tokens and places of an expert's rows", 2 * some, "int64", only="executed")
+    yield Saved("rows of an expert", some * h, dtype)
+    yield InFlight("rows of an expert", beside + tensors.tokens * h + 2 * some * h)
+    yield from tensors.mlp_of("expert", some * f, f, beside, some * h)
+    yield Saved("results of an expert", some * h, dtype)
+    yield Saved("results of an expert, weighed", some * h, dtype, only="executed")  # for its shape alone, by index_add
+    yield Saved("weights of an expert's rows", some, statistic, only="executed")
+    yield InFlight("results of an expert", beside + 3 * some * h)

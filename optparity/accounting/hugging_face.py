@@ -126,7 +126,7 @@ def _qwen_experts(found: dict[str, Any], take: Take) -> None:
     found["norm_topk_prob"] = take("norm_topk_prob", False)
     take("max_window_layers")  # of no use without the window
     dense = take("mlp_only_layers") or []
-    if dense != list(range(len(dense))):
+    if not isinstance(dense, list) or dense != list(range(len(dense))):
         raise _refused("mlp_only_layers", "the first layers", dense)
     found["num_dense_layers"] = len(dense)
 

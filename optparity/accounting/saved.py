@@ -65,11 +65,16 @@ class Tensors:
         return self.tokens * self.heads * self.model.value_dim
 
     @property
+    def repeats(self) -> bool:
+        """Whether the model lays grouped keys and values out anew, where that makes a difference."""
+        return self.attention != "sdpa" if self.model.repeat_kv is None else self.model.repeat_kv
+
+    @property
     def repeated(self) -> bool:
         """Whether keys and values are laid out anew for each query head; those of one head only once they are a product of batches."""
         one = self.key_value_heads == 1
         in_place = one and (self.attention == "sdpa" or self.tokens == self.seq)
-        return self.model.repeat_kv and self.heads > self.key_value_heads and not in_place
+        return self.repeats and self.heads > self.key_value_heads and not in_place
 
     @property
     def values_stay_views(self) -> bool:
@@ -103,6 +108,15 @@ class Tensors:
     def beside(self) -> int:
         """What is in flight beside every place of attention: in a parallel block the MLP's share of the gradient of ln_1's output too."""
         return self.beside_mlp + (self.stream if self.model.parallel_block else 0)
+
+    @property
+    def behind(self) -> int:
+        """The gradient that a norm behind attention or the MLP hands on: beside the stream's own, which it is not."""
+        return self.stream if self.model.norms == 4 else 0
+
+    def of_bias(self, own: bool | None, width: int) -> int:
+        """The gradient of a bias, which stands beside its matrix's; `own` as the fields say it."""
+        return width if (self.model.bias if own is None else own) else 0
 
     @property
     def statistic(self) -> str:
@@ -169,7 +183,8 @@ class Tensors:
     def queries_keys_values(self) -> Kept:
         model, wide, keys, dtype = self.model, self.wide, self.keys, self.dtype
         columns = self.heads + 2 * self.key_value_heads if model.fused_qkv else self.heads
-        largest = model.hidden_size * columns * self.head_dim  # of the matrices of queries, keys and values
+        columns *= self.head_dim
+        largest = model.hidden_size * columns + self.of_bias(model.qkv_bias, columns)  # of the matrices of queries, keys and values
         yield InFlight("queries, keys, values put together", self.beside + wide + 2 * keys + max(wide + 2 * keys, 3 * wide))
         yield InFlight("queries, keys, values projection", self.beside + wide + 2 * keys + 2 * self.stream + largest)
         queries_view, keys_view, values_view = self._views() if model.fused_qkv else (False, False, False)
@@ -195,10 +210,8 @@ class Tensors:
         """
         turned = self.model.positions == "rotary" or self.model.qk_norm
         fused, views, grouped = self.attention == "sdpa", self.values_stay_views, self.heads > self.key_value_heads
-        if self.model.repeat_kv and grouped:
-            as_they_lie = fused or self.tokens == self.seq
-        else:
-            as_they_lie = views and (fused or not grouped or self.seq == 1)
+        shared = views and (fused or not grouped or self.seq == 1)
+        as_they_lie = (fused or self.tokens == self.seq) if self.repeats and grouped else shared
         return as_they_lie and not turned and self.model.positions != "relative", views and not turned, views
 
     def attention_core(self) -> Kept:
@@ -229,28 +242,31 @@ class Tensors:
             yield Saved("attention output by heads", self.summed, self.dtype, only="executed")
         if not fused:  # in the forward pass: scores, queries, keys, values and the result, by name until it returns
             yield InFlight("attention, going forward", self.square + 2 * wide + 2 * keys, core=True)
-        matrix = self.heads * self.model.value_dim * self.model.hidden_size
-        yield InFlight("attention projection", self.beside + wide + max(wide + (2 * keys if fused else 0), matrix))
+        h = self.model.hidden_size
+        matrix = self.heads * self.model.value_dim * h + self.of_bias(self.model.proj_bias, h)
+        of_kernel = 2 * (wide if self.repeated else keys) if fused else 0  # gradients of keys and values, as the kernel took them
+        yield InFlight("attention projection", self.beside + self.behind + wide + max(wide + of_kernel, matrix))
         yield _dropped("attention", self.stream)
 
     def mlp(self) -> Kept:
-        yield from self.mlp_of("mlp", self.inner, self.inner, self.intermediate_size, self.beside_mlp)
+        yield from self.mlp_of("mlp", self.inner, self.intermediate_size, self.beside_mlp, self.behind)
         yield _dropped("mlp", self.stream)
 
-    def mlp_of(self, name: str, kept: int, inner: int, width: int, beside: int) -> Kept:
-        """An MLP of that width that keeps so many elements of each tensor, of which so many are at work at a time."""
+    def mlp_of(self, name: str, inner: int, width: int, beside: int, of_result: int) -> Kept:
+        """An MLP of that width with so many elements within; `of_result` is the gradient of its result, where that is not the stream's."""
         act, gated, matrix = self.model.hidden_act, self.model.gated, self.model.hidden_size * width
+        of_up, of_down = (self.of_bias(self.model.mlp_bias, columns) for columns in (width, self.model.hidden_size))
         if gated:
-            yield Saved(f"{name} gate input", kept, self.dtype)
-        yield InFlight(f"{name} up", beside + (2 if gated else 1) * inner + self.stream + matrix)
+            yield Saved(f"{name} gate input", inner, self.dtype)
+        yield InFlight(f"{name} up", beside + (2 if gated else 1) * inner + self.stream + matrix + of_up)
         for of in ["gate output", "up output"] if gated else {"gelu": ["gelu input"], "relu": []}[act]:
-            yield Saved(f"{name} {of}", kept, self.dtype)
+            yield Saved(f"{name} {of}", inner, self.dtype)
         if act != "relu":
             yield InFlight(f"{name} activation", beside + (3 if gated else 2) * inner)
-        yield Saved(f"{name} down input", kept, self.dtype)
+        yield Saved(f"{name} down input", inner, self.dtype)
         if act == "relu":
             yield InFlight(f"{name} activation", beside + 2 * inner)
-        yield InFlight(f"{name} down", beside + inner + matrix)
+        yield InFlight(f"{name} down", beside + of_result + inner + matrix + of_down)
 
 
 def _dropped(name: str, elements: int, core: bool = False) -> Saved:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._figures import drawing
 from . import COMPONENTS, CONVENTIONS, PRESETS, Cruncher, Estimate, Memory, Transformer
-from .hugging_face import Reading
+from .hugging_face import FAMILIES, HARMLESS, Reading
 from .hugging_face import read as read_hugging_face
 
 COLORS = dict(zip(COMPONENTS, ("#77aadd", "#99ddff", "#44bb99", "#eedd88", "#ee8866"), strict=True))
@@ -17,12 +17,16 @@ TITLES = {name: name.replace("_", " ") for name in COMPONENTS}
 Rows = Iterator[tuple[str, ...]]
 
 
-def read(name: str) -> Reading:
+def read(name: str, model_type: str | None = None) -> Reading:
     """The fields of the preset, or of the configuration in the JSON file (Hugging Face's too), of that name.
+
+    `model_type` is the family of a file that does not say it.
 
     Raises: ValueError with one line that says what is wrong.
     """
     if name in PRESETS:
+        if model_type is not None:
+            raise ValueError(f"--model-type {model_type}: it is for a file; {name} is a preset.")
         return Reading({"model": type(PRESETS[name]).__name__.lower(), **vars(PRESETS[name])})
     try:
         if not Path(name).is_file():
@@ -40,7 +44,17 @@ def read(name: str) -> Reading:
         raise ValueError(f"{name} cannot be read as JSON: it is nested too deep.") from None
     if not isinstance(document, dict):
         raise ValueError(f"{name}: an object with the keys of a configuration is needed.")
-    return read_hugging_face(document) if "model_type" in document else Reading(document)
+    if model_type is not None:
+        if document.get("model_type", model_type) != model_type:
+            raise ValueError(f"{name}: model_type is {document['model_type']!r}, and --model-type {model_type}; one of them is needed.")
+        document = {"model_type": model_type, **document}
+    if "model_type" in document:
+        return read_hugging_face(document)
+    theirs = [key for key in document if key in HARMLESS or document[key] in ("silu", "swish", "gelu_new")]
+    if theirs and "model" not in document:
+        got, families = f"{theirs[0]} {document[theirs[0]]!r:.60}", ", ".join(FAMILIES)
+        raise ValueError(f"{name}: with {got}, a model_type is needed, in the file or by --model-type; one of {families}.")
+    return Reading(document)
 
 
 def tables(cost: Estimate, model: Cruncher | Transformer) -> Iterator[tuple[list[str], list[str], Rows]]:

@@ -44,7 +44,7 @@ class Transformer:
         parallel_block: attention and MLP side by side behind one norm (PaLM).
         fused_qkv: one tensor for queries, keys and values, as in GPT-2. Where one of them stays a view, the whole is kept.
         repeat_kv: keys and values of grouped queries are laid out anew for each query head, as transformers' eager attention and torchtitan
-            do; by default the core shares them.
+            do; by default where attention is written out. The fused kernel shares them (`enable_gqa`).
         qkv_bias, proj_bias, mlp_bias: biases of queries, keys and values, of the attention's projection, of the MLP; as `bias` by default.
         head_bias: whether the head has a bias.
         block_norms: norms of a block: 2, or 1 in a parallel block, by default; 2 in a parallel block (GPT-NeoX); 4, two of them behind
@@ -88,7 +88,7 @@ class Transformer:
     tie_word_embeddings: bool = True
     parallel_block: bool = False
     fused_qkv: bool = True
-    repeat_kv: bool = False
+    repeat_kv: bool | None = None
     qkv_bias: bool | None = None
     proj_bias: bool | None = None
     mlp_bias: bool | None = None
@@ -124,6 +124,7 @@ class Transformer:
                 checks.flag(who, **{field.name: value})
             elif field.type in (int, int | None) and (field.default is MISSING or value is not None):
                 checks.size(who, 0 if field.name == "num_dense_layers" else 1, **{field.name: value})
+        checks.at_most(who, 100_000, num_hidden_layers=self.num_hidden_layers, num_experts=self.num_experts or 0)  # counted one by one
         checks.one_of(who, ("gelu", "relu", "swiglu", "geglu"), hidden_act=self.hidden_act)
         checks.one_of(who, ("learned", "rotary", "relative"), positions=self.positions)
         checks.one_of(who, ("layernorm", "rmsnorm"), norm=self.norm)

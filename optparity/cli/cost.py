@@ -50,8 +50,15 @@ def _more_than_nothing(option: typer.CallbackParam, limit: float | None) -> floa
     return limit
 
 
+def _a_part(option: typer.CallbackParam, percent: float) -> float:
+    if not 0 <= percent < float("inf"):
+        raise BadInputError(f"--{option.name} {percent:g}: 0 % or more is needed.")
+    return percent
+
+
 Model = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help=f"A JSON file, or one of {', '.join(PRESETS)}.")]
 Setting = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A field of the configuration. May be repeated.")]
+ModelType = Annotated[str | None, typer.Option("--model-type", metavar="NAME", help="The family of a config.json that does not say it.")]
 Batch = Annotated[int, typer.Option(min=1, help="Sequences on one data-parallel device.")]
 Seq = Annotated[int | None, typer.Option(min=1, help="Tokens of a sequence (default: max_position_embeddings).")]
 Precision = Annotated[
@@ -81,7 +88,10 @@ Search = Annotated[
         metavar="GB", callback=_more_than_nothing, help="The largest batch that fits, by ZeRO stage and recomputation; exit 1 if none."
     ),
 ]
-Margin = Annotated[float, typer.Option(metavar="PERCENT", min=0, help="Of the total, which the allocator reserves beyond it; for --fits.")]
+Margin = Annotated[
+    float,
+    typer.Option(metavar="PERCENT", callback=_a_part, help="Of the total, which the allocator reserves beyond it; for --fits."),
+]
 LossChunk = Annotated[int, typer.Option(min=1, help="Tokens at a time, with --loss chunked.")]
 ExpertParallel = Annotated[int, typer.Option(min=1, help="Of --data-parallel, devices that share the experts.")]
 Conventions = Annotated[
@@ -106,6 +116,7 @@ def cost(
     optimizer: OptimizerOption = Optimizer("adam"),
     option: ArgumentOption = None,
     setting: Setting = None,
+    model_type: ModelType = None,
     batch: Batch = 1,
     seq: Seq = None,
     dtype: Precision = None,
@@ -164,7 +175,7 @@ def cost(
             context_parallel=context_parallel,
             expert_parallel=expert_parallel,
         )
-        reading = costing.read(model)
+        reading = costing.read(model, model_type)
         asked = _Asked(model, reading.fields | assignments("--set", setting, costing.KEYS), batch, seq, setup)
         if search:
             beside = {"--batch": batch != 1, "--fits": fits, "--json": json_file, "--plot": plot, "--convention": convention}

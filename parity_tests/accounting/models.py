@@ -94,7 +94,7 @@ def peaks(model, loss, data, memory):
     """Measured bytes of a step where gradients stand already, and where the backward pass makes them; `data` and state are there before."""
     for before in (True, False):
         for p in model.parameters():
-            p.grad = torch.zeros_like(p) if before else None
+            p.grad = torch.zeros_like(p) if before and p.requires_grad else None
         gradients = memory.totals["gradients"] if before else 0
         yield memory.totals["parameters"] + memory.totals["optimizer_state"] + gradients + data + torch_peak(loss)
 
@@ -108,6 +108,12 @@ def assert_is_the_peak(model, loss, data, memory):
     standing, fresh = peaks(model, loss, data, memory)
     assert max(standing, fresh) <= memory.total <= 1.05 * standing
     assert memory.total - memory.totals["gradients"] <= 1.05 * fresh
+
+
+def assert_is_enough(model, loss, data, memory):
+    """At least the measured peak, to the byte, and at most 20 % above it."""
+    measured = max(peaks(model, loss, data, memory))
+    assert measured <= memory.total <= 1.2 * measured
 
 
 def by_dtype(arrays):

@@ -32,7 +32,8 @@ class Core(nn.Module):
 
     def __init__(self, c, window, fused):
         super().__init__()
-        self.window, self.fused, self.softcap, self.repeat = window, fused, c.attention_softcap, c.repeat_kv
+        self.window, self.fused, self.softcap = window, fused, c.attention_softcap
+        self.repeat = not fused if c.repeat_kv is None else c.repeat_kv
 
     def forward(self, q, k, v):
         if self.repeat:

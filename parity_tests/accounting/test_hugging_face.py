@@ -91,6 +91,8 @@ BAD = [
     (QWEN15_MOE | {"use_sliding_window": True}, r"^configuration: use_sliding_window is known as false for qwen2_moe only, "),
     (QWEN15_MOE | {"decoder_sparse_step": 2}, r"^configuration: decoder_sparse_step is known as 1 only, .*; got 2\.$"),
     (QWEN3_30B | {"mlp_only_layers": [3]}, r"^configuration: mlp_only_layers is known as the first layers only, .*; got \[3\]\.$"),
+    (QWEN3_30B | {"mlp_only_layers": 5}, r"^configuration: mlp_only_layers is known as the first layers only, .*; got 5\.$"),
+    (QWEN3_30B | {"num_hidden_layers": 10**9}, r"^transformer: num_hidden_layers is at most 100000; got 1000000000\.$"),
     (QWEN3_30B | {"num_experts_per_tok": 129}, r"^transformer: num_experts_per_tok is at most num_experts, 128; got 129\.$"),
     (DEEPSEEK_V3 | {"first_k_dense_replace": 62}, r"^transformer: num_dense_layers is at most num_hidden_layers, 61; got 62\.$"),
     (DEEPSEEK_V3 | {"n_shared_experts": -1}, r"^deepseek_v3: n_shared_experts is an integer >= 0; got -1\.$"),

@@ -35,6 +35,7 @@ def llama(vocab, width, layers, heads, kv_heads, head_dim, intermediate):
         bias=False,
         tie_word_embeddings=False,
         fused_qkv=False,
+        repeat_kv=False,
     )
 
 

@@ -180,3 +180,28 @@ def test_all_is_what_is_public():
     assert set(accounting.__all__) - {"estimate", "state"} == public - {"estimate", "state"}
     assert callable(accounting.estimate)
     assert callable(accounting.state)
+
+
+def test_a_file_without_model_type(monkeypatch, capsys, tmp_path):
+    """Is refused with what is needed and how to give it; and then read as if it said it."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(GOOD | {"hidden_act": "silu", "intermediate_size": 32}))
+    status, out, err = optparity(monkeypatch, capsys, "cost", file)
+    assert (status, out) == (2, "")
+    start = f"optparity: {file}: with hidden_act 'silu', a model_type is needed, in the file or by --model-type; one of llama, "
+    assert err.startswith(start)
+    assert err.count("\n") == 1
+    status, out, _ = optparity(monkeypatch, capsys, "cost", file, "--model-type", "llama")
+    assert status == 0
+    assert "parameters" in out
+    file.write_text(json.dumps(GOOD | {"model_type": "gpt2"}))
+    status, _, err = optparity(monkeypatch, capsys, "cost", file, "--model-type", "llama")
+    assert (status, err) == (2, f"optparity: {file}: model_type is 'gpt2', and --model-type llama; one of them is needed.\n")
+    status, _, err = optparity(monkeypatch, capsys, "cost", "gpt2", "--model-type", "llama")
+    assert (status, err) == (2, "optparity: --model-type llama: it is for a file; gpt2 is a preset.\n")
+
+
+@pytest.mark.parametrize("percent", ["nan", "inf", "-1"])
+def test_a_margin_is_a_number(monkeypatch, capsys, percent):
+    status, out, err = optparity(monkeypatch, capsys, "cost", "gpt2", "--margin", percent, "--fits", "80")
+    assert (status, out, err) == (2, "", f"optparity: --margin {percent}: 0 % or more is needed.\n")
