@@ -38,7 +38,9 @@ def test_two_processes_of_four_devices(rows, dtypes, steps, tmp_path):
     ]
     try:
         for process in processes:
-            out, errors = process.communicate(timeout=300)
+            out, errors = process.communicate(
+                timeout=60 + steps * len(rows) * len(dtypes)
+            )  # each step gathers the parameters: they wait for each other
             assert process.returncode == 0, errors
             assert json.loads(out.splitlines()[-1]) == {"devices": 8, "apart": []}
     finally:

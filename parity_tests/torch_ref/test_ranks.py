@@ -35,17 +35,20 @@ LOOKING_EVERYWHERE = ("loss_scale", "apply_if_finite", "clip_by_global_norm")  #
             ],
             5,
         ),
-        pytest.param(4, list(product([*FULL, *DEFAULTS], ["float32", "bfloat16"], ["normal"])), 100, marks=EXHAUSTIVE),
+        *(
+            pytest.param(world, list(product([*FULL, *DEFAULTS], ["float32", "bfloat16"], ["normal"])), 100, marks=EXHAUSTIVE)
+            for world in (2, 4)
+        ),
         *(
             pytest.param(4, [(row, dtype, stream) for row in AROUND_ROWS for dtype in row.dtypes], 12, marks=EXHAUSTIVE)
             for stream in ("normal", "inf", "nan")
         ),
     ],
-    ids=["2 ranks", "rules, 100 steps", "pieces", "pieces, infinities", "pieces, NaN"],
+    ids=["2 ranks", "rules, 100 steps, 2 ranks", "rules, 100 steps, 4 ranks", "pieces", "pieces, infinities", "pieces, NaN"],
 )
 def test_ranks_change_no_bit(world, cases, steps, tmp_path):
     """FSDP2, DDP and ZeroRedundancyOptimizer: parameters and state."""
-    ranks.start(ranks.walk, world, tmp_path, cases, steps)
+    ranks.start(ranks.walk, world, tmp_path, cases, steps, seconds=300 + steps * len(cases))
     assert [torch.load(tmp_path / str(rank)) for rank in range(world)] == [[]] * world
 
 

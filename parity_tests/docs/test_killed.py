@@ -1,0 +1,158 @@
+"""A process of examples/scale is killed, or hangs: the others end and say why, and who goes on has the bits of an undisturbed run."""
+
+import contextlib
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+import torch
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from optparity.checkpoints.orbax_folder import read_tree
+
+from ..jaxopt_impl.test_processes import ROOT, free_port
+from ..sampling import EXHAUSTIVE
+
+pytestmark = EXHAUSTIVE
+
+STEPS, EVERY, TIMEOUT = 40, 5, 20
+LONGEST = 2 * TIMEOUT  # of jax.distributed: until it counts a process as lost, and until it gives up to leave together with it
+ENGINES = ("fsdp", "jax")
+SAID = re.compile(r"Connection (closed|reset) by peer|Socket closed|heartbeat timeout|another task died|Timed out waiting \d+ms")
+
+
+class Process(NamedTuple):
+    process: subprocess.Popen
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def command(engine: str, rank: int, port: int, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """How a process of two is started, and its environment."""
+    how = ["--steps", str(STEPS), "--every", str(EVERY), "--timeout", str(TIMEOUT), "--checkpoints", str(folder)]
+    if engine == "jax":
+        where = ["--coordinator", f"localhost:{port}", "--processes", "2", "--rank", str(rank)]
+        return ["examples/scale/zero_jax.py", *where, *how], {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    where = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    return ["examples/scale/fsdp_torch.py", *how], where
+
+
+@contextlib.contextmanager
+def started(engine: str, folder: Path, logs: Path) -> Iterator[list[Process]]:
+    """Two processes, as on two machines: nobody but they themselves ends one when the other has ended. None is left after the block."""
+    port, processes = free_port(), []
+    logs.mkdir()
+    with contextlib.ExitStack() as stack:
+        for rank in range(2):
+            arguments, own = command(engine, rank, port, folder)
+            settings = {**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", **own}
+            log = stack.enter_context((logs / str(rank)).open("w"))
+            process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=settings, stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(Process(process, logs / str(rank)))
+        yield processes
+
+
+def finish(engine: str, folder: Path, logs: Path) -> None:
+    with started(engine, folder, logs) as processes:
+        for each in processes:
+            assert each.process.wait(240) == 0, each.said
+
+
+def wait_for(step: int, folder: Path, processes: list[Process]) -> None:
+    """Until a checkpoint is begun."""
+    deadline = time.monotonic() + 240
+    while not any(folder.glob(f"{step}*")):
+        assert [each.process.poll() for each in processes] == [None, None], [each.said for each in processes]
+        assert time.monotonic() < deadline, f"no checkpoint of step {step}"
+        time.sleep(0.005)
+
+
+def last(engine: str, folder: Path, at: Path) -> list[tuple[str, np.ndarray]]:
+    """The parameters and the optimizer's state at the end, by name."""
+    if engine == "jax":
+        tree = read_tree(folder / str(STEPS) / "default")[0]
+    else:
+        dcp_to_torch_save(folder / str(STEPS), at)
+        tree = torch.load(at, weights_only=False)
+    return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def undisturbed(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    finish(request.param, folder / "run", folder / "logs")
+    return request.param, last(request.param, folder / "run", folder / "end.pt")
+
+
+def disturb(engine: str, folder: Path, logs: Path, step: int, wait: float, victim: int, how: signal.Signals) -> str:
+    """What the other process says that is left alone; it has ended."""
+    with started(engine, folder, logs) as processes:
+        wait_for(step, folder, processes)
+        time.sleep(wait)
+        assert processes[victim].process.poll() is None
+        processes[victim].process.send_signal(how)
+        other = processes[1 - victim]
+        assert other.process.wait(LONGEST) != 0, other.said
+    assert not (folder / str(STEPS)).exists(), "it was not in the middle of the run"
+    assert SAID.search(other.said), other.said
+    return other.said
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(moment, undisturbed, tmp_path):
+    """At a random moment after a checkpoint was begun, often before it is whole."""
+    engine, expected = undisturbed
+    drawn = random.Random(moment)
+    step, wait, victim = drawn.randrange(EVERY, STEPS - EVERY, EVERY), drawn.uniform(0, 0.2), drawn.randrange(2)
+    disturb(engine, tmp_path / "run", tmp_path / "killed", step, wait, victim, signal.SIGKILL)
+    finish(engine, tmp_path / "run", tmp_path / "again")
+    found = last(engine, tmp_path / "run", tmp_path / "end.pt")
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    apart = [name for (name, a), (_, b) in zip(found, expected, strict=True) if a.dtype != b.dtype or a.tobytes() != b.tobytes()]
+    assert not apart
+    assert len(found) > 60  # a GPT of two blocks has 28 parameters, each with two moments
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_process_that_hangs_ends_the_others(engine, victim, tmp_path):
+    """As where a machine is lost: no connection is closed."""
+    disturb(engine, tmp_path / "run", tmp_path / "logs", EVERY, 0, victim, signal.SIGSTOP)
+
+
+def test_torchrun_says_which_process_was_killed(tmp_path):
+    """And ends the others."""
+    where = ["--standalone", "--nproc-per-node", "2", "examples/scale/fsdp_torch.py", "--steps", "100000"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", *where, "--every", "5", "--checkpoints", str(tmp_path / "run")]
+    agent = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "run" / "5").exists():
+            assert agent.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = [int(pid) for pid in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()]
+        os.kill(workers[-1], signal.SIGKILL)
+        said = agent.communicate(timeout=LONGEST)[0]
+    finally:
+        agent.terminate()  # it ends its workers
+        agent.wait(60)
+    assert agent.returncode == 1
+    assert f"Signal 9 (SIGKILL) received by PID {workers[-1]}" in said
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
