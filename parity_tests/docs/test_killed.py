@@ -25,7 +25,8 @@ from ..sampling import EXHAUSTIVE
 
 pytestmark = EXHAUSTIVE
 
-STEPS, EVERY, TIMEOUT = 40, 5, 20
+MOMENTS, STEPS, EVERY, TIMEOUT = 10, 160, 5, 20
+PARAMETERS = 28  # arrays of a GPT of two blocks
 LONGEST = 2 * TIMEOUT  # of jax.distributed: until it counts a process as lost, and until it gives up to leave together with it
 ENGINES = ("fsdp", "jax")
 SAID = re.compile(r"Connection (closed|reset) by peer|Socket closed|heartbeat timeout|another task died|Timed out waiting \d+ms")
@@ -82,25 +83,24 @@ def wait_for(step: int, folder: Path, processes: list[Process]) -> None:
         time.sleep(0.005)
 
 
-def last(engine: str, folder: Path, at: Path) -> list[tuple[str, np.ndarray]]:
-    """The parameters and the optimizer's state at the end, by name."""
+def newest(engine: str, folder: Path) -> int:
+    """The step of the newest whole checkpoint."""
+    whole = {"fsdp": "*/.metadata", "jax": "*/_CHECKPOINT_METADATA"}[engine]
+    return max((int(name) for file in folder.glob(whole) if (name := file.parent.name).isdigit()), default=0)
+
+
+def read(engine: str, folder: Path, step: int, at: Path) -> list[tuple[str, np.ndarray]]:
+    """The parameters and the optimizer's state in a checkpoint, by name."""
     if engine == "jax":
-        tree = read_tree(folder / str(STEPS) / "default")[0]
+        tree = read_tree(folder / str(step) / "default")[0]
     else:
-        dcp_to_torch_save(folder / str(STEPS), at)
+        dcp_to_torch_save(folder / str(step), at)
         tree = torch.load(at, weights_only=False)
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def undisturbed(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    finish(request.param, folder / "run", folder / "logs")
-    return request.param, last(request.param, folder / "run", folder / "end.pt")
-
-
-def disturb(engine: str, folder: Path, logs: Path, step: int, wait: float, victim: int, how: signal.Signals) -> str:
-    """What the other process says that is left alone; it has ended."""
+def disturb(engine: str, folder: Path, logs: Path, step: int, wait: float, victim: int, how: signal.Signals) -> None:
+    """One is killed or stopped soon after a checkpoint was begun; the other ends in time, and says why."""
     with started(engine, folder, logs) as processes:
         wait_for(step, folder, processes)
         time.sleep(wait)
@@ -110,22 +110,24 @@ def disturb(engine: str, folder: Path, logs: Path, step: int, wait: float, victi
         assert other.process.wait(LONGEST) != 0, other.said
     assert not (folder / str(STEPS)).exists(), "it was not in the middle of the run"
     assert SAID.search(other.said), other.said
-    return other.said
 
 
-@pytest.mark.parametrize("moment", range(10))
-def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(moment, undisturbed, tmp_path):
-    """At a random moment after a checkpoint was begun, often before it is whole."""
-    engine, expected = undisturbed
-    drawn = random.Random(moment)
-    step, wait, victim = drawn.randrange(EVERY, STEPS - EVERY, EVERY), drawn.uniform(0, 0.2), drawn.randrange(2)
-    disturb(engine, tmp_path / "run", tmp_path / "killed", step, wait, victim, signal.SIGKILL)
-    finish(engine, tmp_path / "run", tmp_path / "again")
-    found = last(engine, tmp_path / "run", tmp_path / "end.pt")
-    assert [name for name, _ in found] == [name for name, _ in expected]
-    apart = [name for (name, a), (_, b) in zip(found, expected, strict=True) if a.dtype != b.dtype or a.tobytes() != b.tobytes()]
-    assert not apart
-    assert len(found) > 60  # a GPT of two blocks has 28 parameters, each with two moments
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(engine, tmp_path):
+    """Killed at ten random moments, each after a checkpoint was begun, often before it is whole; every checkpoint has the bits."""
+    finish(engine, tmp_path / "undisturbed", tmp_path / "logs")
+    drawn, run = random.Random(0), tmp_path / "run"
+    for moment in range(MOMENTS):
+        step = newest(engine, run) + 2 * EVERY  # which nobody has begun
+        wait, victim = drawn.uniform(0, 0.2), drawn.randrange(2)
+        disturb(engine, run, tmp_path / f"logs {moment}", step, wait, victim, signal.SIGKILL)
+    finish(engine, run, tmp_path / "last logs")
+    for step in range(EVERY, STEPS + 1, EVERY):
+        found, expected = (read(engine, folder, step, tmp_path / "checkpoint.pt") for folder in (run, tmp_path / "undisturbed"))
+        assert [name for name, _ in found] == [name for name, _ in expected]
+        apart = [name for (name, a), (_, b) in zip(found, expected, strict=True) if a.dtype != b.dtype or a.tobytes() != b.tobytes()]
+        assert (step, apart) == (step, [])
+        assert len(found) > 3 * PARAMETERS  # each has two moments
 
 
 @pytest.mark.parametrize("victim", [0, 1])

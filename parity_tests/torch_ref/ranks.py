@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+import torch_ref
 from optparity._arrays import to_torch
 from optparity.around import AroundRow
 from optparity.parity.streams import gradients, parameters
@@ -154,3 +155,23 @@ def load(rank: int, world: int, folder: str, cases: list[tuple[Row, str]], steps
         found += [f"{row}, {dtype}: {what}" for what in differing(model, optimizer, alone, its)]
     torch.save(found, f"{folder}/loaded {rank}")
     distributed.destroy_process_group()
+
+
+def train(rank: int, world: int, folder: str, steps: int) -> None:
+    """A whole recipe under FSDP2: its parameters, moments and averages beside those of one that is alone."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/recipe", rank=rank, world_size=world)
+    found = list(recipes_apart(steps))
+    torch.save(found, f"{folder}/{rank}")
+    distributed.destroy_process_group()
+
+
+def recipes_apart(steps: int) -> Iterator[str]:
+    models: Any = fully_shard(Model("float32"), mesh=init_device_mesh("cpu", (distributed.get_world_size(),))), Model("float32")
+    spread, alone = (torch_ref.Recipe(model, 0.1, steps, every=2, ema_decay=0.75) for model in models)
+    for gradient in fed("float32", steps):
+        for recipe, model in zip((spread, alone), models, strict=True):
+            step(cast(Any, recipe), model, gradient)
+    yield from differing(models[0], spread.optimizer, models[1], alone.optimizer)
+    for (name, a), b in zip(spread.average.averaged().items(), alone.average.averaged().values(), strict=True):
+        if not isinstance(a, DTensor) or not same(whole(a), b):
+            yield f"average of {name}"
