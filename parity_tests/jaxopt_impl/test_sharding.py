@@ -15,7 +15,7 @@ from optparity.parity.bits import differing
 from optparity.parity.streams import gradients, parameters
 from optparity.registry import ROWS
 
-from ..sampling import DEFAULTS, FULL, sampled
+from ..sampling import FULL, sampled
 
 SHAPES = {"embedding": (64, 24), "kernel": (24, 16), "uneven": (7, 5), "bias": (16,), "scale": ()}
 COLLECTIVES = re.compile(r"\b(all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all|collective-broadcast)\b")
@@ -76,19 +76,17 @@ def compiled(function, *arguments) -> str:
     return text
 
 
-CASES = [
-    *((row, dtype, 10) for row in ROWS for dtype in row.dtypes),
-    *((row, dtype, 100) for row in (*FULL, *DEFAULTS) for dtype in ("float32", "bfloat16")),
-]
-FEW = [(row, "float32", 10) for row in FULL if row.optimizer in ("adam", "sgd")]
+CASES = [(row, dtype) for row in ROWS for dtype in row.dtypes]
 
 
-@pytest.mark.parametrize(("row", "dtype", "steps"), sampled(CASES, lambda *case: case in FEW), ids=str)
-def test_sharded_state_has_the_bits_of_one_device(row, dtype, steps, mesh):
+@pytest.mark.parametrize(
+    ("row", "dtype"), sampled(CASES, lambda row, dtype: row in FULL and row.optimizer in ("adam", "sgd") and dtype == "float32"), ids=str
+)
+def test_sharded_state_has_the_bits_of_one_device(row, dtype, mesh):
     """ZeRO-1: parameters whole on every device, state spread; an eighth of its bytes on each, and no collective before the update."""
     with jax.enable_x64(dtype == "float64"):
         start, tx = parameters(SHAPES, dtype), row.tx
-        fed = list(itertools.islice(gradients("normal", start), steps))
+        fed = list(itertools.islice(gradients("normal", start), 10))
 
         def step(params, state, g):
             updates, state = tx.update(g, state, params)

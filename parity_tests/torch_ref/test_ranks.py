@@ -99,6 +99,19 @@ def test_interop_refuses_what_is_spread(one_rank):
         interop.from_torch(optimizer.state_dict(), {"w": np.ones(4, np.float32)}, optimizer="Adam")
 
 
+@pytest.mark.parametrize("row", [row for row in FULL if row.optimizer in ("adam", "sgd")], ids=str)
+def test_state_is_gathered_and_sent_out_again(row, one_rank):
+    """`full_state_dict`, `cpu_offload` and `broadcast_from_rank0`; and FSDP2's mixed precision."""
+    assert [*ranks.carried_apart(row, "bfloat16", 3), *ranks.mixed_apart(row, 3)] == []
+
+
+@EXHAUSTIVE
+@pytest.mark.parametrize("world", [2, 4])
+def test_state_is_gathered_from_several_ranks_and_sent_out_again(world, tmp_path):
+    ranks.start(ranks.carry, world, tmp_path, list(product([*FULL, *DEFAULTS], ["float32", "bfloat16"])), 5, seconds=900)
+    assert [torch.load(tmp_path / str(rank)) for rank in range(world)] == [[]] * world
+
+
 def test_a_recipe_and_its_average_under_fsdp2(one_rank):
     """Whose modules cannot be copied."""
     assert list(ranks.recipes_apart(6)) == []
