@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,20 +75,21 @@ def finish(engine: str, folder: Path, logs: Path) -> None:
             assert each.process.wait(900) == 0, each.said
 
 
-def wait_for(step: int, folder: Path, processes: list[Process]) -> None:
-    """Until these processes have begun a checkpoint: what others left of it is older than they."""
-    begun, deadline = processes[0].begun, time.monotonic() + 600
-    while not any(written(path) > begun for top in folder.glob(f"{step}*") for path in (top, *top.rglob("*"))):
+def wait_for(there: Callable[[], bool], processes: list[Process]) -> None:
+    deadline = time.monotonic() + 600
+    while not there():
         assert [each.process.poll() for each in processes] == [None, None], [each.said for each in processes]
-        assert time.monotonic() < deadline, f"no checkpoint of step {step}"
+        assert time.monotonic() < deadline, "no checkpoint"
         time.sleep(0.005)
 
 
-def written(path: Path) -> float:
+def is_begun(step: int, folder: Path, processes: list[Process]) -> bool:
+    """Whether these processes have begun a checkpoint: what others left of it is older than they."""
+    paths = (path for top in folder.glob(f"{step}*") for path in (top, *top.rglob("*")))
     try:
-        return path.stat().st_mtime
+        return any(path.stat().st_mtime > processes[0].begun for path in paths)
     except FileNotFoundError:  # renamed meanwhile
-        return 0
+        return False
 
 
 def newest(engine: str, folder: Path) -> int:
@@ -107,10 +108,11 @@ def read(engine: str, folder: Path, step: int, at: Path) -> list[tuple[str, np.n
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def disturb(engine: str, folder: Path, logs: Path, step: int, wait: float, victim: int, how: signal.Signals) -> None:
-    """One is killed or stopped soon after a checkpoint was begun; the other ends in time, and says why."""
+def disturb(engine: str, folder: Path, logs: Path, whole: bool, wait: float, victim: int, how: signal.Signals) -> None:
+    """One is killed or stopped soon after the next checkpoint was begun, or is whole; the other ends in time, and says why."""
+    step = newest(engine, folder) + EVERY
     with started(engine, folder, logs) as processes:
-        wait_for(step, folder, processes)
+        wait_for(lambda: newest(engine, folder) >= step if whole else is_begun(step, folder, processes), processes)
         time.sleep(wait)
         assert processes[victim].process.poll() is None
         processes[victim].process.send_signal(how)
@@ -122,13 +124,12 @@ def disturb(engine: str, folder: Path, logs: Path, step: int, wait: float, victi
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(engine, tmp_path):
-    """Killed at ten random moments, each after a checkpoint was begun, often before it is whole; every checkpoint has the bits."""
+    """Killed at ten random moments, in checkpoints and between them; every checkpoint has the bits."""
     finish(engine, tmp_path / "undisturbed", tmp_path / "logs")
     drawn, run = random.Random(0), tmp_path / "run"
     for moment in range(MOMENTS):
-        step = newest(engine, run) + EVERY
-        wait, victim = drawn.uniform(0, 0.2), drawn.randrange(2)
-        disturb(engine, run, tmp_path / f"logs {moment}", step, wait, victim, signal.SIGKILL)
+        whole, wait, victim = drawn.random() < 0.5, drawn.uniform(0, 0.2), drawn.randrange(2)
+        disturb(engine, run, tmp_path / f"logs {moment}", whole, wait, victim, signal.SIGKILL)
     finish(engine, run, tmp_path / "last logs")
     for step in range(EVERY, STEPS + 1, EVERY):
         found, expected = (read(engine, folder, step, tmp_path / "checkpoint.pt") for folder in (run, tmp_path / "undisturbed"))
@@ -142,7 +143,7 @@ def test_a_killed_run_goes_on_with_the_bits_of_an_undisturbed_one(engine, tmp_pa
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_process_that_hangs_ends_the_others(engine, victim, tmp_path):
     """As where a machine is lost: no connection is closed."""
-    disturb(engine, tmp_path / "run", tmp_path / "logs", EVERY, 0, victim, signal.SIGSTOP)
+    disturb(engine, tmp_path / "run", tmp_path / "logs", True, 0, victim, signal.SIGSTOP)
 
 
 def test_torchrun_says_which_process_was_killed(tmp_path):
