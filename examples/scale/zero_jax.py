@@ -6,13 +6,17 @@ In two processes, each with its own devices, both at once:
 
     python examples/scale/zero_jax.py --coordinator localhost:9876 --processes 2 --rank 0
     python examples/scale/zero_jax.py --coordinator localhost:9876 --processes 2 --rank 1
+
+With `--checkpoints out/run` the same commands again go on from the newest checkpoint, in any number of processes.
 """
 
 import argparse
+from pathlib import Path
 
 import jax
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -25,10 +29,14 @@ parser.add_argument("--coordinator")
 parser.add_argument("--processes", type=int)
 parser.add_argument("--rank", type=int)
 parser.add_argument("--steps", type=int, default=60)
+parser.add_argument("--checkpoints", type=Path, help="a folder that all processes see")
+parser.add_argument("--every", type=int, default=20, help="steps between checkpoints")
+parser.add_argument("--timeout", type=int, default=60, help="seconds until a process that is silent counts as lost")
 options = parser.parse_args()
 if options.coordinator:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # of CPUs only
-    jax.distributed.initialize(options.coordinator, options.processes, options.rank)
+    how_long = {"heartbeat_timeout_seconds": options.timeout, "shutdown_timeout_seconds": options.timeout}
+    jax.distributed.initialize(options.coordinator, options.processes, options.rank, **how_long)
 
 data, alphabet = characters(block_size=32)
 structure, params = nnx.split(GPT(len(alphabet), 32, n_layer=2, n_head=2, n_embd=32, rngs=nnx.Rngs(0)))
@@ -60,13 +68,29 @@ def batch(i):
     return [jax.make_array_from_process_local_data(by_rows, array[own].astype(np.int32)) for array in (data.inputs, data.targets)]
 
 
-losses = []
-for i in range(options.steps):
-    params, state, loss = step(params, state, *batch(i))
-    losses.append(float(loss))
+manager = None
+if options.checkpoints:
+    how = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, enable_async_checkpointing=False)
+    manager = ocp.CheckpointManager(options.checkpoints.absolute(), options=how)
+
+losses, done = [], 0
+try:
+    if manager and (newest := manager.latest_step()):
+        params, state = manager.restore(newest, args=ocp.args.StandardRestore((params, state)))
+        done = newest
+    while done < options.steps:
+        params, state, loss = step(params, state, *batch(done))
+        losses.append(float(loss))
+        done += 1
+        if manager and (done % options.every == 0 or done == options.steps):
+            manager.save(done, args=ocp.args.StandardSave((params, state)))
+except RuntimeError as error:  # of gloo or of jax.distributed, where another process has ended or is silent
+    error.add_note(f"Process {jax.process_index()} had taken {done} steps. Start all again: they go on from the newest checkpoint.")
+    raise
 
 if jax.process_index() == 0:
     of_one = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(state))
     print(f"{len(jax.devices())} devices in {jax.process_count()} processes")
-    print(f"loss {losses[0]:.2f}, after {options.steps} steps {losses[-1]:.2f}")
+    if losses:
+        print(f"loss {losses[0]:.2f}, after {options.steps} steps {losses[-1]:.2f}")
     print(f"optimizer state: {of_one:,} of {sum(leaf.nbytes for leaf in jax.tree.leaves(state)):,} bytes on each device")

@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from optparity.accounting import Setup, estimate
+
+from ..accounting.models import preset
 from ..jaxopt_impl.test_processes import free_port
 from ..sampling import EXHAUSTIVE
 from .test_docs import docs
@@ -61,3 +64,25 @@ def test_zero_in_jax(processes):
 @pytest.mark.parametrize(("ranks", "engine"), [(2, "fsdp"), *(pytest.param(4, engine, marks=EXHAUSTIVE) for engine in ("fsdp", "ddp"))])
 def test_fsdp_and_ddp_in_torch(ranks, engine):
     check(run_together([torch_command(ranks, engine)]), ranks, 1 / ranks if engine == "fsdp" else 1)
+
+
+ROW = re.compile(r"\| (llama3-\w+) \| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|")
+
+
+def test_the_page_says_what_cost_counts():
+    page = (docs.ROOT / "docs" / "scale.md").read_text()
+    rows = ROW.findall(page)
+    assert len(rows) == 6
+    for name, devices, *shown in rows:
+        number = int(devices.replace(",", ""))
+        of_stage = [
+            estimate(preset(name), 1, 1, setup=Setup("adamw", mixed_precision=True, zero_stage=stage, data_parallel=number))
+            .memory[1]
+            .totals
+            for stage in (1, 2, 3)
+        ]
+        counted = [of_stage[0]["optimizer_state"], of_stage[1]["gradients"], of_stage[2]["parameters"]]
+        assert [f"{size / 1e9:.3f}" for size in counted] == shown
+        assert f"{of_stage[0]['parameters'] / 1e9:.3f} GB" in page
+        if number == 10_000:
+            assert f"{2 * of_stage[0]['parameters'] * (1 - 1 / number) / 1e9:,.0f} GB" in page

@@ -1,8 +1,9 @@
 """One of several processes of jax.distributed, each with its own devices: optimizers whose state is spread over all of them.
 
-    python -m parity_tests.jaxopt_impl.processes RANK PROCESSES PORT CASES.json STEPS
+    python -m parity_tests.jaxopt_impl.processes RANK PROCESSES PORT CASES.json STEPS STAGE
 
-CASES are [optimizer, row, dtype]; what differs from one device is printed as a JSON list.
+CASES are [optimizer, row, dtype]; what differs from one device is printed as a JSON list. In STAGE 1 of ZeRO every device has the whole
+parameters, which each step gathers; in stage 3 these are spread too, and nothing is sent.
 """
 
 import itertools
@@ -31,7 +32,7 @@ def placed(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, sharding: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i]), tree, shardings)
 
 
-def apart(row: Row, dtype: str, steps: int) -> Iterator[str]:
+def apart(row: Row, dtype: str, steps: int, stage: int) -> Iterator[str]:
     """The shards of this process that have other bits than one device has."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
     whole, tx = NamedSharding(mesh, PartitionSpec()), row.tx
@@ -44,9 +45,9 @@ def apart(row: Row, dtype: str, steps: int) -> Iterator[str]:
         start = parameters(SHAPES, dtype)
         alone, its = jax.tree.map(jnp.array, start), tx.init(start)
     shardings = zero_shardings(start, its, mesh)
-    everywhere = jax.tree.map(lambda _: whole, start)
+    everywhere = zero_shardings(start, start, mesh) if stage == 3 else jax.tree.map(lambda _: whole, start)
     params, state = placed(start, everywhere), placed(jax.tree.map(np.asarray, its), shardings)
-    spread, once = jax.jit(step, out_shardings=(whole, shardings)), jax.jit(step)
+    spread, once = jax.jit(step, out_shardings=(everywhere, shardings)), jax.jit(step)
     for g in itertools.islice(gradients("normal", start), steps):
         alone, its = once(alone, its, g)
         params, state = spread(params, state, placed(g, everywhere))
@@ -57,12 +58,12 @@ def apart(row: Row, dtype: str, steps: int) -> Iterator[str]:
                 yield f"{row}, {dtype}: {jax.tree_util.keystr(path)} on {shard.device}"
 
 
-def main(rank: str, processes: str, port: str, cases: str, steps: str) -> None:
+def main(rank: str, processes: str, port: str, cases: str, steps: str, stage: str) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(f"localhost:{port}", int(processes), int(rank))
     found = []
     for optimizer, label, dtype in json.loads(Path(cases).read_text()):
-        found += apart(Row(optimizer, label), dtype, int(steps))
+        found += apart(Row(optimizer, label), dtype, int(steps), int(stage))
     print(json.dumps({"devices": len(jax.devices()), "apart": found}))
     jax.distributed.shutdown()
 

@@ -21,27 +21,37 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+ALL = ([*FULL, *DEFAULTS], ["float32", "bfloat16"])
+
+
 @pytest.mark.parametrize(
-    ("rows", "dtypes", "steps"),
-    [(ADAM, ["float32"], 5), pytest.param([*FULL, *DEFAULTS], ["float32", "bfloat16"], 100, marks=EXHAUSTIVE)],
-    ids=["few", "all"],
+    ("processes", "rows", "dtypes", "steps", "stage"),
+    [
+        (2, ADAM, ["float32"], 5, 1),
+        pytest.param(2, *ALL, 5, 1, marks=EXHAUSTIVE),
+        *(pytest.param(processes, *ALL, 100, 3, marks=EXHAUSTIVE) for processes in (1, 2)),
+    ],
+    ids=["few", "stage 1", "stage 3, 100 steps, 1 process", "stage 3, 100 steps, 2 processes"],
 )
-def test_two_processes_of_four_devices(rows, dtypes, steps, tmp_path):
+def test_eight_devices_of_some_processes(processes, rows, dtypes, steps, stage, tmp_path):
     cases = tmp_path / "cases.json"
     cases.write_text(json.dumps([(row.optimizer, row.label, dtype) for row in rows for dtype in dtypes]))
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    devices = f"--xla_force_host_platform_device_count={8 // processes}"
+    environment = {**os.environ, "XLA_FLAGS": devices, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "parity_tests.jaxopt_impl.processes"]
-    arguments = ["2", str(free_port()), str(cases), str(steps)]
-    processes = [
-        subprocess.Popen([*command, rank, *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in ("0", "1")
+    arguments = [str(processes), str(free_port()), str(cases), str(steps), str(stage)]
+    started = [
+        subprocess.Popen(
+            [*command, str(rank), *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(processes)
     ]
     try:
-        for process in processes:
-            out, errors = process.communicate(timeout=300)
+        for process in started:
+            out, errors = process.communicate(timeout=300 + 20 * len(rows) * len(dtypes))
             assert process.returncode == 0, errors
             assert json.loads(out.splitlines()[-1]) == {"devices": 8, "apart": []}
     finally:
-        for process in processes:
+        for process in started:
             process.kill()
             process.wait()

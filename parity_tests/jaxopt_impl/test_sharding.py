@@ -109,4 +109,5 @@ def test_sharded_state_has_the_bits_of_one_device(row, dtype, mesh):
         everything = zero_shardings(start, start, mesh)
         update = jax.jit(tx.update, in_shardings=(everything, shardings, everything), out_shardings=(everything, shardings))
         assert not COLLECTIVES.search(compiled(update, fed[0], its, start))
-        assert COLLECTIVES.search(compiled(spread, params, state, fed[0]))  # the parameters, after it: the pattern finds one
+        if total > small:  # then the parameters are gathered after it: the pattern finds what it looks for
+            assert COLLECTIVES.search(compiled(spread, params, state, fed[0]))

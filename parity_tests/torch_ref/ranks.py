@@ -3,6 +3,7 @@
 What stands around the step runs under FSDP2, where it has to look over all processes.
 """
 
+import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from typing import Any, cast
 import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
+import torch_ref
 from optparity._arrays import to_torch
 from optparity.around import AroundRow
 from optparity.parity.streams import gradients, parameters
@@ -154,3 +156,84 @@ def load(rank: int, world: int, folder: str, cases: list[tuple[Row, str]], steps
         found += [f"{row}, {dtype}: {what}" for what in differing(model, optimizer, alone, its)]
     torch.save(found, f"{folder}/loaded {rank}")
     distributed.destroy_process_group()
+
+
+def carry(rank: int, world: int, folder: str, cases: list[tuple[Row, str]], steps: int) -> None:
+    """State that is gathered into one process and sent out again, and FSDP2's mixed precision."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/carry", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+    found = [what for row, dtype in cases for what in (*carried_apart(row, dtype, steps), *mixed_apart(row, steps))]
+    torch.save(found, f"{folder}/{rank}")
+    distributed.destroy_process_group()
+
+
+def carried_apart(row: Row, dtype: str, steps: int) -> Iterator[str]:
+    """Some steps under FSDP2; the whole of it in process 0, as files want it; from there into a new one, which goes on."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+
+    given = fed(dtype, 2 * steps)
+    model, optimizer = sharded(row, dtype)
+    alone = Model(dtype)
+    its = row.torch(list(alone.parameters()))
+    for gradient in given[:steps]:
+        step(optimizer, model, gradient)
+        step(its, alone, gradient)
+    gathered = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights, state = cast(Any, get_state_dict(model, optimizer, options=gathered))
+    if distributed.get_rank():
+        if weights or state:
+            yield f"{row}, {dtype}: another process than 0 has {[*weights, *state]}"
+    else:
+        for name, p in alone.named_parameters():
+            pairs = {"": (weights[name], p.detach())} | {field: (state["state"][name][field], x) for field, x in its.state[p].items()}
+            yield from (f"{row}, {dtype}: gathered {field} of {name}" for field, (a, b) in pairs.items() if not same(a, b))
+    model, optimizer = sharded(row, dtype)
+    for p in model.parameters():
+        p.data.zero_()
+    sent = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state, options=sent)
+    for gradient in given[steps:]:
+        step(optimizer, model, gradient)
+        step(its, alone, gradient)
+    yield from (f"{row}, {dtype}: {what}" for what in differing(model, optimizer, alone, its))
+
+
+def mixed_apart(row: Row, steps: int) -> Iterator[str]:
+    """Computed in bfloat16, summed and stepped in float32: beside a process that is given the same gradients."""
+    torch.manual_seed(0)
+    alone: Any = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    model: Any = copy.deepcopy(alone)
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
+    model = fully_shard(model, mesh=mesh, mp_policy=MixedPrecisionPolicy(torch.bfloat16, torch.float32))
+    optimizer, its = row.torch(list(model.parameters())), row.torch(list(alone.parameters()))
+    for i in range(steps):
+        out = model(torch.randn(4, 6, generator=torch.Generator().manual_seed(8 * i + distributed.get_rank())))
+        out.square().sum().backward()
+        for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+            q.grad = p.grad.full_tensor()
+        optimizer.step()
+        its.step()
+        optimizer.zero_grad()
+        if out.dtype != torch.bfloat16 or any(q.grad.dtype != torch.float32 for q in alone.parameters()):
+            yield f"{row}: not in mixed precision"
+    yield from (f"{row}, mixed: {what}" for what in differing(model, optimizer, alone, its))
+
+
+def train(rank: int, world: int, folder: str, steps: int) -> None:
+    """A whole recipe under FSDP2: its parameters, moments and averages beside those of one that is alone."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/recipe", rank=rank, world_size=world)
+    found = list(recipes_apart(steps))
+    torch.save(found, f"{folder}/{rank}")
+    distributed.destroy_process_group()
+
+
+def recipes_apart(steps: int) -> Iterator[str]:
+    models: Any = fully_shard(Model("float32"), mesh=init_device_mesh("cpu", (distributed.get_world_size(),))), Model("float32")
+    spread, alone = (torch_ref.Recipe(model, 0.1, steps, every=2, ema_decay=0.75) for model in models)
+    for gradient in fed("float32", steps):
+        for recipe, model in zip((spread, alone), models, strict=True):
+            step(cast(Any, recipe), model, gradient)
+    yield from differing(models[0], spread.optimizer, models[1], alone.optimizer)
+    for (name, a), b in zip(spread.average.averaged().items(), alone.average.averaged().values(), strict=True):
+        if not isinstance(a, DTensor) or not same(whole(a), b):
+            yield f"average of {name}"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
 import torch_ref
@@ -35,17 +36,20 @@ LOOKING_EVERYWHERE = ("loss_scale", "apply_if_finite", "clip_by_global_norm")  #
             ],
             5,
         ),
-        pytest.param(4, list(product([*FULL, *DEFAULTS], ["float32", "bfloat16"], ["normal"])), 100, marks=EXHAUSTIVE),
+        *(
+            pytest.param(world, list(product([*FULL, *DEFAULTS], ["float32", "bfloat16"], ["normal"])), 100, marks=EXHAUSTIVE)
+            for world in (2, 4)
+        ),
         *(
             pytest.param(4, [(row, dtype, stream) for row in AROUND_ROWS for dtype in row.dtypes], 12, marks=EXHAUSTIVE)
             for stream in ("normal", "inf", "nan")
         ),
     ],
-    ids=["2 ranks", "rules, 100 steps", "pieces", "pieces, infinities", "pieces, NaN"],
+    ids=["2 ranks", "rules, 100 steps, 2 ranks", "rules, 100 steps, 4 ranks", "pieces", "pieces, infinities", "pieces, NaN"],
 )
 def test_ranks_change_no_bit(world, cases, steps, tmp_path):
     """FSDP2, DDP and ZeroRedundancyOptimizer: parameters and state."""
-    ranks.start(ranks.walk, world, tmp_path, cases, steps)
+    ranks.start(ranks.walk, world, tmp_path, cases, steps, seconds=300 + steps * len(cases))
     assert [torch.load(tmp_path / str(rank)) for rank in range(world)] == [[]] * world
 
 
@@ -93,3 +97,42 @@ def test_interop_refuses_what_is_spread(one_rank):
     optimizer.step()
     with pytest.raises(TypeError, match=r"a whole tensor is needed; got a DTensor: call full_tensor\(\) in every process"):
         interop.from_torch(optimizer.state_dict(), {"w": np.ones(4, np.float32)}, optimizer="Adam")
+
+
+@pytest.mark.parametrize("row", [row for row in FULL if row.optimizer in ("adam", "sgd")], ids=str)
+def test_state_is_gathered_and_sent_out_again(row, one_rank):
+    """`full_state_dict`, `cpu_offload` and `broadcast_from_rank0`; and FSDP2's mixed precision."""
+    assert [*ranks.carried_apart(row, "bfloat16", 3), *ranks.mixed_apart(row, 3)] == []
+
+
+@EXHAUSTIVE
+@pytest.mark.parametrize("world", [2, 4])
+def test_state_is_gathered_from_several_ranks_and_sent_out_again(world, tmp_path):
+    ranks.start(ranks.carry, world, tmp_path, list(product([*FULL, *DEFAULTS], ["float32", "bfloat16"])), 5, seconds=900)
+    assert [torch.load(tmp_path / str(rank)) for rank in range(world)] == [[]] * world
+
+
+def test_a_recipe_and_its_average_under_fsdp2(one_rank):
+    """Whose modules cannot be copied."""
+    assert list(ranks.recipes_apart(6)) == []
+
+
+@EXHAUSTIVE
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_recipe_on_several_ranks(world, tmp_path):
+    ranks.start(ranks.train, world, tmp_path, 20)
+    assert [torch.load(tmp_path / str(rank)) for rank in range(world)] == [[]] * world
+
+
+def test_an_average_under_fsdp2_says_what_it_cannot_do(one_rank):
+    model = fully_shard(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)), mesh=one_rank)
+    average = torch_ref.AveragedModel(model, decay=0.5)
+    assert list(average.module.state_dict()) == list(model.state_dict())
+    with pytest.raises(RuntimeError, match="params_ema: the averages of a model under FSDP2 do not compute; load"):
+        average(torch.ones(2, 3))
+    model.unshard()
+    with pytest.raises(ValueError, match=r"params_ema: the averages are sharded, but the model is not now; call its reshard\(\) before\."):
+        average.update_parameters(model)
+    model.reshard()
+    average.update_parameters(model)
+    assert int(average.n_averaged) == 1

@@ -6,15 +6,16 @@ equal: aₙ₊₁ = aₙ + (θ − aₙ) / (n + 1),   a₁ = θ
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.optim import swa_utils
 
 from .. import checks as leaf_checks
 from .. import numerics as nx
-from ..shards import local, spread_as
+from ..shards import is_spread, local, spread_as
 from . import checks
 from .functions import power_of
 
@@ -68,10 +69,12 @@ class AveragedModel(swa_utils.AveragedModel):
     Which updates are averaged the caller says, by calling `update_parameters` (`start` and `every` are JAX's).
 
     Args: `model`, `device` and `use_buffers` as swa_utils.AveragedModel; the others as `jaxopt_impl.params_ema`. `use_buffers` averages
-        buffers too; whole numbers among them are averaged in the default dtype and cut, as there.
+        buffers too; whole numbers among them are averaged in the default dtype and cut, as there. Under FSDP2 (`fully_shard`), which
+        forbids to copy a module, `module` holds the shards of the averages and does not compute.
     State: `n_averaged` [], and the averages as `module`; with form="optax" `module` holds the biased averages.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` makes `module` of a half model a float32 one.
-    Raises: ValueError where a range is broken; TypeError where a parameter is not floating point.
+    Raises: ValueError where a range is broken, or where a model is not sharded as its average is; TypeError where a parameter is not
+        floating point; RuntimeError where it is called under FSDP2.
     Exactness: bit-equal to `jaxopt_impl.params_ema` and `params_swa` in all four dtypes. Run on CPU only.
     Differs from: swa_utils.AveragedModel by default and with `get_ema_multi_avg_fn`, which use lerp: an FMA. With `get_ema_avg_fn` and
         `get_swa_avg_fn` it agrees. Checkpoints are exchanged both ways (form="torch").
@@ -104,7 +107,7 @@ class AveragedModel(swa_utils.AveragedModel):
         if decay is not None:
             check_ema(self.name, decay, form, min_decay, update_after_step, use_warmup, warmup_gamma, warmup_power)
         accumulator = leaf_checks.accumulator(self.name, accumulator_dtype)
-        super().__init__(model, device, use_buffers=use_buffers)
+        super().__init__(_copyable(model), device, use_buffers=use_buffers)
         self.hyper = Hyper(decay, form, use_warmup, min_decay, warmup_gamma, warmup_power)
         self.update_after_step, self.field = update_after_step, "biased_average" if form == "optax" else "average"
         for path, p in self.module.named_parameters():
@@ -125,6 +128,8 @@ class AveragedModel(swa_utils.AveragedModel):
         """Average the parameters of the model as they are now."""
         h = prepare(self.hyper._replace(n=float(max(int(self.n_averaged) - self.update_after_step, 0))))
         for a, p in zip(self._averaged(self.module), self._averaged(model), strict=True):
+            if is_spread(a) and not is_spread(p):
+                raise ValueError(f"{self.name}: the averages are sharded, but the model is not now; call its reshard() before.")
             local(a).copy_(self._step(_floating(a), _floating(p.detach().to(a.device)), h))
         if not self.use_buffers:
             for a, b in zip(self.module.buffers(), model.buffers(), strict=True):
@@ -148,9 +153,33 @@ class AveragedModel(swa_utils.AveragedModel):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The module's output with the averages as `averaged` gives them."""
+        if isinstance(self.module, _Tensors):
+            raise RuntimeError(f"{self.name}: the averages of a model under FSDP2 do not compute; load averaged() into a model.")
         if self.hyper.form == "torch":
             return self.module(*args, **kwargs)
         return torch.func.functional_call(self.module, self.averaged(), args, kwargs)
+
+
+class _Tensors(nn.Module):
+    """The parameters and buffers of a module by their names, without what computes with them."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        for name, p in module.named_parameters(recurse=False, remove_duplicate=False):
+            self.register_parameter(name, cast(nn.Parameter, p))
+        for name, b in module.named_buffers(recurse=False, remove_duplicate=False):
+            self.register_buffer(name, b, persistent=name not in module._non_persistent_buffers_set)
+        for name, child in module._modules.items():
+            self.add_module(name, child and _Tensors(child))
+
+
+def _copyable(model: nn.Module) -> nn.Module:
+    """What `deepcopy` can copy: the model, or under FSDP2 its tensors."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return model
+    from torch.distributed.fsdp import FSDPModule
+
+    return _Tensors(model) if any(isinstance(module, FSDPModule) for module in model.modules()) else model
 
 
 def check_ema(name, decay, form, min_decay, update_after_step, use_warmup, warmup_gamma, warmup_power):
