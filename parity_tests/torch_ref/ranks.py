@@ -169,7 +169,7 @@ def carry(rank: int, world: int, folder: str, cases: list[tuple[Row, str]], step
 
 def carried_apart(row: Row, dtype: str, steps: int) -> Iterator[str]:
     """Some steps under FSDP2; the whole of it in process 0, as files want it; from there into a new one, which goes on."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_model_state_dict, set_optimizer_state_dict
 
     given = fed(dtype, 2 * steps)
     model, optimizer = sharded(row, dtype)
@@ -191,7 +191,8 @@ def carried_apart(row: Row, dtype: str, steps: int) -> Iterator[str]:
     for p in model.parameters():
         p.data.zero_()
     sent = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state, options=sent)
+    set_model_state_dict(model, weights, options=sent)  # set_state_dict takes an empty dict for none: the others would not wait
+    set_optimizer_state_dict(model, optimizer, state, options=sent)
     for gradient in given[steps:]:
         step(optimizer, model, gradient)
         step(its, alone, gradient)
