@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from .runs import resident
+
 LIMITS = {"safetensors": ("copy", 3.0), "orbax": ("orbax save", 1.3), "torch": ("copy", None), "torch from orbax": ("copy", None)}
 MEMORY = 2.5
 
@@ -75,8 +77,7 @@ def run(task: str, folder: str, gigabytes: float) -> None:
     if prepared is not None:
         prepared()
     seconds = time.perf_counter() - start
-    status = Path("/proc/self/status").read_text()
-    print(json.dumps({"seconds": seconds, "peak": 1024 * int(status.split("VmHWM:")[1].split()[0])}))
+    print(json.dumps({"seconds": seconds, "peak": resident("VmHWM")}))
 
 
 def _make(folder: Path, gigabytes: float) -> None:

@@ -7,7 +7,6 @@ process of its own each, whose largest memory is printed.
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ from optparity.traces.recorder import Recorder
 from optparity.training.tasks import TASKS
 
 from .report import spread
-from .runs import about, folder, write
+from .runs import about, folder, resident, write
 
 WARM = 5  # steps before the first that is timed
 ELEMENTS = 250_000  # of a leaf of the large trace
@@ -192,8 +191,7 @@ def alone(what: str, place: Path, gigabytes: float) -> None:
         optimizer = Named("torch" if framework == "--torch" else "jax", name)
         assert replay(traces(place)[0], optimizer).compared.by_hashes
     gb = sum(path.stat().st_size for path in place.rglob("*.safetensors")) / 1e9
-    mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": time.perf_counter() - start, "mib": mib, "gb": gb}))
+    print(json.dumps({"seconds": time.perf_counter() - start, "mib": resident("VmHWM") / 2**20, "gb": gb}))
 
 
 def _record(place: Path, gigabytes: float) -> None:

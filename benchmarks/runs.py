@@ -29,6 +29,12 @@ def about(dtype: str, threads: int) -> dict[str, Any]:
     return {**about, "when": datetime.now(UTC).isoformat(timespec="seconds"), "versions": dict(machine())}
 
 
+def resident(what: str) -> int:
+    """Bytes of this process in memory: "VmRSS", now; "VmHWM", the most so far. (`ru_maxrss` may be that of the process before `exec`.)"""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split(f"{what}:")[1].split()[0])
+
+
 def folder(path: Path) -> None:
     """There, or made."""
     try:

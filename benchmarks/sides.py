@@ -16,6 +16,8 @@ import numpy as np
 
 from optparity.registry import Row
 
+from .runs import resident
+
 CHECKED = (4099,)  # the shape on which the bits are compared
 CHECKED_STEPS = 10
 COPY = "copy"
@@ -235,9 +237,9 @@ class InTorch:
         if sum(p.nbytes for p in params) < SHOWS or not CLEAR.exists():
             return None
         CLEAR.write_text("5")  # the highest so far is what is held now
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         step()
-        return max(0, _resident("VmHWM") - before)
+        return max(0, resident("VmHWM") - before)
 
     def _wait(self) -> None:
         if self.device == "cuda":
@@ -268,8 +270,3 @@ class InTorch:
         """Let go of every tensor."""
         self.steps.clear()
         self.torch.compiler.reset()
-
-
-def _resident(what: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split(f"{what}:")[1].split()[0])

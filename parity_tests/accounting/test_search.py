@@ -73,7 +73,7 @@ def test_search_needs_a_transformer():
             ["gpt2", "--recompute", "alternate"],
             "setup with recompute alternate: attention is sdpa and tensor_p",
         ),
-        (["gpt2", "--margin", "-1"], "Invalid value for '--margin'"),
+        (["gpt2", "--margin", "-1"], "--margin -1: 0 % or more is needed."),
         (["cruncher", "--pipeline-parallel", "2"], "cruncher: pipeline_parallel is for a transformer; got 2."),
     ],
 )
