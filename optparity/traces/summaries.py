@@ -74,7 +74,7 @@ def plain(value: Any) -> Any:
         array = value
     elif is_of_torch(value):
         value = value.to_local() if hasattr(value, "to_local") else value  # of a DTensor this rank's part
-        if not value.is_complex() and str(value.layout) == "torch.strided":
+        if value.layout is sys.modules["torch"].strided and not value.is_complex():
             return value
         raise TypeError(f"trace: a dense tensor of real numbers is needed; got {value.dtype}, {value.layout}.")
     elif not isinstance(getattr(value, "dtype", NUMBER), np.dtype):
@@ -134,11 +134,6 @@ def canonical(array: np.ndarray) -> np.ndarray:
     return np.where(nan, np.array(np.nan, array.dtype), array) if nan.any() else array
 
 
-def _hash(array: np.ndarray) -> str:
-    """Of elements that are `canonical`."""
-    return hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).hexdigest()[:HEX]
-
-
 def _numbers(array: np.ndarray) -> np.ndarray:
     """In a type that NumPy computes in, each element exactly; integers past 2^53 are rounded, of which only hashes tell."""
     if array.dtype.kind in "biu":
@@ -183,14 +178,17 @@ def _of_small_ones(copies: Copies) -> Iterator[Summary]:
             lows[plan.held], highs[plan.held] = np.minimum.reduceat(numbers, plan.starts), np.maximum.reduceat(numbers, plan.starts)
             norms[plan.held] = np.sqrt(np.add.reduceat(np.square(numbers, dtype=np.float64), plan.starts))
             projections[plan.slots] = np.add.reduceat(np.multiply(numbers, plan.weights, dtype=np.float64), plan.pieces)
-    finite = np.isfinite(lows) & np.isfinite(highs)
-    flat = canonical(flat) if flat.dtype.kind in "biu" else flat
-    rows = zip(norms.tolist(), lows.tolist(), highs.tolist(), projections.reshape(-1, CHUNKS).tolist(), finite, strict=True)
-    for (_, array), (norm, low, high, projected, all_finite) in zip(copies._replace(flat=flat).arrays(), rows, strict=True):
+    finite = (np.isfinite(lows) & np.isfinite(highs)).tolist()
+    bits = canonical(flat) if flat.dtype.kind in "biu" else flat  # of finite elements: they need no other form
+    content, width, end = np.ascontiguousarray(bits).view(np.uint8).data, bits.itemsize, 0
+    rows = zip(copies.sizes, norms.tolist(), lows.tolist(), highs.tolist(), projections.reshape(-1, CHUNKS).tolist(), finite, strict=True)
+    for size, norm, low, high, projected, all_finite in rows:
+        begin, end = end, end + size
         if all_finite:
-            yield Summary(_hash(array), norm, low, high, 0, tuple(projected))
+            hash_ = hashlib.sha256(content[begin * width : end * width]).hexdigest()[:HEX]
+            yield Summary(hash_, norm, low, high, 0, tuple(projected))
         else:
-            yield _of_any(array)
+            yield _of_any(flat[begin:end])
 
 
 def _of_any(array: np.ndarray) -> Summary:
