@@ -44,15 +44,15 @@ Convention = StrEnum("Convention", list(CONVENTIONS))
 Peak = StrEnum("Peak", list(PEAKS))
 
 
-def _more_than_nothing(option: typer.CallbackParam, limit: float | None) -> float | None:
-    if limit is not None and not limit > 0:
-        raise BadInputError(f"--{option.name} {limit:g}: more than 0 GB is needed.")
+def _finite_and_positive(option: typer.CallbackParam, limit: float | None) -> float | None:
+    if limit is not None and not 0 < limit < float("inf"):
+        raise BadInputError(f"--{option.name} {limit:g}: a finite number > 0 is needed.")
     return limit
 
 
-def _a_part(option: typer.CallbackParam, percent: float) -> float:
+def _finite_and_not_negative(option: typer.CallbackParam, percent: float) -> float:
     if not 0 <= percent < float("inf"):
-        raise BadInputError(f"--{option.name} {percent:g}: 0 % or more is needed.")
+        raise BadInputError(f"--{option.name} {percent:g}: a finite number >= 0 is needed.")
     return percent
 
 
@@ -85,12 +85,14 @@ ContextParallel = Annotated[int, typer.Option(min=1, help="Devices that share th
 Search = Annotated[
     float | None,
     typer.Option(
-        metavar="GB", callback=_more_than_nothing, help="The largest batch that fits, by ZeRO stage and recomputation; exit 1 if none."
+        metavar="GB", callback=_finite_and_positive, help="The largest batch that fits, by ZeRO stage and recomputation; exit 1 if none."
     ),
 ]
 Margin = Annotated[
     float,
-    typer.Option(metavar="PERCENT", callback=_a_part, help="Of the total, which the allocator reserves beyond it; for --fits."),
+    typer.Option(
+        metavar="PERCENT", callback=_finite_and_not_negative, help="Of the total, which the allocator reserves beyond it; for --fits."
+    ),
 ]
 LossChunk = Annotated[int, typer.Option(min=1, help="Tokens at a time, with --loss chunked.")]
 ExpertParallel = Annotated[int, typer.Option(min=1, help="Of --data-parallel, devices that share the experts.")]
@@ -105,7 +107,7 @@ StepTime = Annotated[
 OfPeak = Annotated[Peak | None, typer.Option(metavar="NAME", help=f"The device, one of {', '.join(PEAKS)}: its dense 16-bit peak.")]
 Fits = Annotated[
     float | None,
-    typer.Option(metavar="GB", callback=_more_than_nothing, help="Whether the executed total fits; exit 1 if not."),
+    typer.Option(metavar="GB", callback=_finite_and_positive, help="Whether the executed total fits; exit 1 if not."),
 ]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the estimate as JSON.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE.png", callback=drawable, help="Draw the components.")]

@@ -180,7 +180,7 @@ def _of_small_ones(copies: Copies) -> Iterator[Summary]:
             projections[plan.slots] = np.add.reduceat(np.multiply(numbers, plan.weights, dtype=np.float64), plan.pieces)
     finite = (np.isfinite(lows) & np.isfinite(highs)).tolist()
     bits = canonical(flat) if flat.dtype.kind in "biu" else flat  # of finite elements: they need no other form
-    content, width, end = np.ascontiguousarray(bits).view(np.uint8).data, bits.itemsize, 0
+    content, width, end = bits.view(np.uint8).data, bits.itemsize, 0
     rows = zip(copies.sizes, norms.tolist(), lows.tolist(), highs.tolist(), projections.reshape(-1, CHUNKS).tolist(), finite, strict=True)
     for size, norm, low, high, projected, all_finite in rows:
         begin, end = end, end + size

@@ -204,4 +204,4 @@ def test_a_file_without_model_type(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize("percent", ["nan", "inf", "-1"])
 def test_a_margin_is_a_number(monkeypatch, capsys, percent):
     status, out, err = optparity(monkeypatch, capsys, "cost", "gpt2", "--margin", percent, "--fits", "80")
-    assert (status, out, err) == (2, "", f"optparity: --margin {percent}: 0 % or more is needed.\n")
+    assert (status, out, err) == (2, "", f"optparity: --margin {percent}: a finite number >= 0 is needed.\n")

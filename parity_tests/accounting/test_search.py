@@ -49,7 +49,8 @@ def test_search_needs_a_transformer():
     [
         (["gpt2", "--search", "80", "--fits", "80"], "--search: --fits is for one estimate; leave one of the two out."),
         (["gpt2", "--search", "80", "--batch", "2"], "--search: --batch is for one estimate; leave one of the two out."),
-        (["gpt2", "--search", "0"], "--search 0: more than 0 GB is needed."),
+        (["gpt2", "--search", "0"], "--search 0: a finite number > 0 is needed."),
+        (["gpt2", "--search", "inf"], "--search inf: a finite number > 0 is needed."),
         (["cruncher", "--search", "1"], "--search: a transformer and --seq are needed; got cruncher."),
         (["gpt2", "--loss", "fused"], "Invalid value for '--loss': 'fused' is not one of '"),
         (["gpt2", "--loss-chunk", "0"], "Invalid value for '--loss-chunk'"),
@@ -73,7 +74,7 @@ def test_search_needs_a_transformer():
             ["gpt2", "--recompute", "alternate"],
             "setup with recompute alternate: attention is sdpa and tensor_p",
         ),
-        (["gpt2", "--margin", "-1"], "--margin -1: 0 % or more is needed."),
+        (["gpt2", "--margin", "-1"], "--margin -1: a finite number >= 0 is needed."),
         (["cruncher", "--pipeline-parallel", "2"], "cruncher: pipeline_parallel is for a transformer; got 2."),
     ],
 )

@@ -220,6 +220,15 @@ def test_optax_wrapper_refuses_what_it_cannot_record(tmp_path):
         jax.vmap(lambda g, p: tx.update(g, state, p))(stacked, stacked)
 
 
+@pytest.mark.parametrize("key", [jax.random.key(7), jax.random.PRNGKey(7)], ids=["typed", "raw"])
+def test_a_key_in_the_state_is_recorded_by_its_bits(key, tmp_path):
+    tx = optax.GradientTransformation(lambda params: {"key": key}, lambda updates, state, params=None: (updates, state))
+    with Recorder(tmp_path, tensors="all") as recorder:
+        ours = recorded(tx, recorder)
+        jax.jit(ours.update)(START, ours.init(START), START)
+    assert array(read(tmp_path), 1, "state", "", "key").tolist() == [0, 7]
+
+
 def test_other_extra_arguments_reach_the_transform(tmp_path):
     def update(updates, state, params=None, *, factor: float = 1.0, **_):
         return jax.tree.map(lambda x: factor * x, updates), state
