@@ -59,7 +59,7 @@ def recorded(
             seen["clipped"] = updates
             updates, tx_state = inner.update(updates, state[1], params, **extra)
             state = (clip_state, tx_state)
-        # What is recorded is what is returned: behind the barrier XLA does not compute it twice, with other bits.
+        # What is recorded is what is returned: behind the barrier XLA cannot compute it twice, with other bits. (Not seen without it.)
         params, seen, state = jax.lax.optimization_barrier((params, seen, state))
         # Small leaves go together: a callback takes time for each array.
         told = jax.tree.map(_bits_of_keys, {"params": params, "state": state, **seen})
