@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from . import checks
+from . import checks, one_pass
 from . import numerics as nx
 
 
@@ -93,23 +93,40 @@ class _Shell:
     def update(self, updates, state, params=None, **extra_args):
         """The updates and the next state: hyper-parameters once, then the kernel on each leaf."""
         del extra_args
+        return self.stepped(updates, state, params, applied=False)
+
+    def update_and_apply(self, updates, state, params):
+        """The next parameters and the next state."""
+        return self.stepped(updates, state, params, applied=True)
+
+    def stepped(self, updates, state, params, *, applied: bool):
+        """The updates, or with `applied` the next parameters, and the next state."""
         updates = jax.tree.map(_array, updates)
         self.check(updates, params)
         gradients = [self.no_float64_on_tpu(path, g) for path, g in _leaves(updates)]
         treedef = jax.tree.structure(updates, is_leaf=_is_none)
-        inputs = self.inputs(updates, state, params)
+        inputs = self.inputs(updates, state, params, applied=applied)
         if inputs and all(g is None for g in gradients):
-            return updates, state  # nobody steps, and PyTorch counts for each parameter
+            return params if applied else updates, state  # nobody steps, and PyTorch counts for each parameter
         leaves = list(zip(gradients, inputs, self.dtypes(updates, params), strict=True))
         values = self.values(state.step)
         t = optax.safe_increment(state.step)
-        with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
-            step_leaf = partial(self.step_leaf, self.prepared(values, t, gradients))
-            if isinstance(t, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
-                step_leaf = jax.jit(step_leaf, static_argnums=2)
-            outputs = [(None, own) if g is None else step_leaf(g, own, dtype) for g, own, dtype in leaves]
+        step = partial(one_pass.step, self) if one_pass.applies(self) else self.by_rule
+        stepped = iter(step(values, t, [leaf for leaf in leaves if leaf[0] is not None], applied=applied))
+        outputs = [(own["p"] if applied else None, own) if g is None else next(stepped) for g, own, _ in leaves]
         trees = {field: treedef.unflatten([own[field] for _, own in outputs]) for field in self.kept}
         return treedef.unflatten([u for u, _ in outputs]), self.state(trees, step=t)
+
+    def by_rule(self, values, t, leaves, *, applied: bool) -> list[tuple[Any, dict]]:
+        """For each leaf (gradient, own arrays by name, dtype) its update, or next parameter, and its next state."""
+        with jax.enable_x64(True):  # for float64 scalars; leaves keep their dtype
+            step_leaf = partial(self.step_leaf, self.prepared(values, t, [g for g, _, _ in leaves]))
+            if isinstance(t, Tracer):  # traced once for all leaves of a shape; outside of a jit it would be compiled at each step
+                step_leaf = jax.jit(step_leaf, static_argnums=2)
+            outputs = [step_leaf(g, own if self.reads_params else {**own, "p": None}, dtype) for g, own, dtype in leaves]
+        if not applied:
+            return outputs
+        return [(optax.apply_updates(own["p"], u), s) for (u, s), (_, own, _) in zip(outputs, leaves, strict=True)]
 
     def check(self, updates, params) -> None:
         """Raise where the gradients are not floating point, or the parameters are needed and not there."""
@@ -128,13 +145,13 @@ class _Shell:
         leaves = jax.tree.leaves(params, is_leaf=_is_none)
         return [dtype if p is None else jnp.result_type(p).name for p, dtype in zip(leaves, own, strict=True)]
 
-    def inputs(self, updates, state, params) -> list[dict]:
-        """For each leaf its state by field, and its parameter as "p" (None where the rule does not read it)."""
+    def inputs(self, updates, state, params, *, applied: bool) -> list[dict]:
+        """For each leaf its state by field, and its parameter as "p" (None where neither the rule reads it nor the step is `applied`)."""
         columns = {
             field: _column(self.name, updates, getattr(state, field), field, partial(self.field_dtype, field)) for field in self.kept
         }
-        parameters = _column(self.name, updates, params if self.reads_params or self.accumulator else None, "parameter")
-        columns["p"] = parameters if self.reads_params else [None] * len(parameters)
+        parameters = _column(self.name, updates, params if self.reads_params or self.accumulator or applied else None, "parameter")
+        columns["p"] = parameters if self.reads_params or applied else [None] * len(parameters)
         return [dict(zip(columns, own, strict=True)) for own in zip(*columns.values(), strict=True)]
 
     def values(self, step) -> dict[str, Any]:

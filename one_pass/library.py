@@ -1,0 +1,74 @@
+"""The compiled library, if it is there, was built of these sources, and is not switched off by OPTPARITY_ONE_PASS=0."""
+
+import ctypes
+import functools
+import os
+import types
+from collections.abc import Callable
+
+from . import build, program
+
+KINDS = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}  # as the library numbers them
+
+
+class Unavailable(Exception):  # noqa: N818: it is no error, but why a step takes the other path
+    """Why the library cannot be used, in a line."""
+
+
+def available() -> ctypes.CDLL:
+    """The library.
+
+    Raises: Unavailable, with the reason.
+    """
+    if os.environ.get("OPTPARITY_ONE_PASS") == "0":
+        raise Unavailable("switched off by OPTPARITY_ONE_PASS=0")
+    found = _loaded()
+    if isinstance(found, str):
+        raise Unavailable(found)
+    return found
+
+
+def is_available() -> bool:
+    """Whether there is a library that can be used."""
+    try:
+        available()
+    except Unavailable:
+        return False
+    return True
+
+
+def described() -> str:
+    """What is used, or why it is not, in words."""
+    try:
+        return f"compiled, {available().one_pass_instructions().decode()} instructions"
+    except Unavailable as reason:
+        return f"not used: {reason}"
+
+
+@functools.cache
+def _loaded() -> ctypes.CDLL | str:
+    if not build.LIBRARY.exists():
+        try:
+            build.compiler()
+        except build.NotBuiltError as error:
+            return f"not built, {error}"
+        return "not built; python -m one_pass.build builds it"
+    try:
+        library = ctypes.CDLL(str(build.LIBRARY))
+    except OSError as error:
+        return f"not loaded: {error}"
+    for name in ("one_pass_sources", "one_pass_instructions"):
+        getattr(library, name).restype = ctypes.c_char_p
+    library.one_pass_has.argtypes = [ctypes.c_char_p]
+    library.one_pass_step.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3]
+    if library.one_pass_sources().decode() != build.sources():
+        return "built of other sources; python -m one_pass.build builds it anew"
+    return library
+
+
+def find(module: types.ModuleType, is_set: Callable[[str], bool]) -> program.Program | None:
+    """The program of a kernel's module, if the library has it, and may be used."""
+    if not is_available():
+        return None
+    found = program.recorded(module, is_set)
+    return found if available().one_pass_has(found.name.encode()) else None

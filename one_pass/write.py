@@ -1,0 +1,32 @@
+"""Writes native/rules/*.cc of the kernels: `python -m one_pass.write`; `--show adam` prints one."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from . import cpp
+from .program import programs
+
+KERNELS = ("adagrad", "adam", "lion", "momentum", "rmsprop", "sgd")
+FOLDER = Path(__file__).parent / "native" / "rules"
+
+
+def written(kernel: str) -> str:
+    """The C++ of a kernel."""
+    return cpp.kernel(kernel, programs(importlib.import_module(f"jaxopt_impl.{kernel}")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m one_pass.write", description="Write the rules as C++.")
+    parser.add_argument("--show", choices=KERNELS, metavar="KERNEL", help=f"print the C++ of one of {', '.join(KERNELS)}, and write nothing")
+    show = parser.parse_args().show
+    if show:
+        print(written(show), end="")
+        return
+    FOLDER.mkdir(exist_ok=True)
+    for kernel in KERNELS:
+        (FOLDER / f"{kernel}.cc").write_text(written(kernel), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
