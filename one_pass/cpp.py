@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from .program import Program
 
-_HEAD = """// Written by `python -m one_pass.write`, of jaxopt_impl/{kernel}.py; not by hand.
+_HEAD = """// Written by `python -m tools.one_pass`, of jaxopt_impl/{kernel}.py; not by hand.
 #include "../rounded.h"
 
 namespace {{

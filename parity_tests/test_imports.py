@@ -12,6 +12,7 @@ BASE = {"optparity._arrays", "optparity._files", "optparity._figures", "optparit
 RULES = {
     *("jaxopt_impl", "jaxopt_impl.numerics", "jaxopt_impl.checks", "jaxopt_impl.transform"),
     *("jaxopt_impl.batches", "jaxopt_impl.binary64", "jaxopt_impl.corrected", "jaxopt_impl.platforms"),
+    *("one_pass", "jaxopt_impl.one_pass", "torch_ref.one_pass"),
     "jaxopt_impl.around",
     "torch_ref.around",
     *("torch_ref", "torch_ref.numerics", "torch_ref.checks", "torch_ref.optimizer", "torch_ref.shards"),
@@ -38,8 +39,10 @@ MAY_IMPORT = {
     "jaxopt_impl.corrected": set(),
     "jaxopt_impl.platforms": set(),
     "jaxopt_impl.numerics": {f"jaxopt_impl.{name}" for name in ("batches", "binary64", "corrected", "platforms")},
+    "one_pass": set(),
+    "jaxopt_impl.one_pass": {"one_pass", "jaxopt_impl.numerics"},
     "jaxopt_impl.checks": {"jaxopt_impl.numerics"},
-    "jaxopt_impl.transform": {"jaxopt_impl.numerics", "jaxopt_impl.checks"},
+    "jaxopt_impl.transform": {"jaxopt_impl.numerics", "jaxopt_impl.checks", "jaxopt_impl.one_pass"},
     "jaxopt_impl.around": {
         "jaxopt_impl",
         *(f"jaxopt_impl.{name}" for name in ("numerics", "binary64", "platforms", "checks", "transform")),
@@ -48,7 +51,8 @@ MAY_IMPORT = {
     "torch_ref.shards": set(),
     "torch_ref.numerics": {"torch_ref.shards"},
     "torch_ref.checks": {"torch_ref.numerics"},
-    "torch_ref.optimizer": {"torch_ref.numerics", "torch_ref.checks", "torch_ref.shards"},
+    "torch_ref.one_pass": {"one_pass", "torch_ref.numerics"},
+    "torch_ref.optimizer": {"torch_ref.numerics", "torch_ref.checks", "torch_ref.one_pass", "torch_ref.shards"},
     "torch_ref.around": {"torch_ref", *(f"torch_ref.{name}" for name in ("numerics", "checks", "optimizer", "shards"))},
     "torch_ref": {f"torch_ref.{name}" for name in ("numerics", "checks", "optimizer", "around")},
     "optparity._arrays": set(),
@@ -85,7 +89,7 @@ MAY_IMPORT = {
 }
 OURS = {name.split(".")[0] for name in MAY_IMPORT}
 FILES = [path for package in sorted(OURS) for path in sorted((ROOT / package).rglob("*.py"))]
-NEEDS_ONLY = {"jaxopt_impl": {"jax", "numpy", "optax"}, "torch_ref": {"numpy", "torch"}}
+NEEDS_ONLY = {"one_pass": set(), "jaxopt_impl": {"jax", "numpy", "optax"}, "torch_ref": {"numpy", "torch"}}
 
 
 def module(path: Path) -> str:

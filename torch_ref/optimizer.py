@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from . import checks
+from . import checks, one_pass
 from . import numerics as nx
 from .shards import check_placed, local, spread_as
 
@@ -107,24 +107,42 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for path, p in self._named(group):
-                if p.grad is not None:
-                    self._step_parameter(path, p, p.grad, group)
+            self._step_group(group)
         return loss
 
-    def _step_parameter(self, path: str, p: Tensor, g: Tensor, group: dict) -> None:
+    def _step_group(self, group: dict) -> None:
+        found = [self._next_step(path, p, p.grad, group) for path, p in self._named(group) if p.grad is not None]
+        if not found:
+            return
+        hyper = self._hyper(group, t=1.0, first=True)
+        program = None if group.get("foreach") is False else one_pass.program_of(self, hyper, found[0].state)
+        if program and one_pass.takes(found):
+            one_pass.step(program, hyper, found)
+        else:
+            for leaf in found:
+                self._step_by_rule(leaf, group)
+
+    def _next_step(self, path: str, p: Tensor, g: Tensor, group: dict) -> one_pass.Leaf:
+        """What lies here of a parameter that is about to step; raises where something does not fit."""
         checks.dense(self.name, path, str(g.layout).removeprefix("torch."))
         checks.floating(self.name, path, nx.dtype_name(g.dtype))
         checks.gradient(self.name, path, nx.dtype_name(g.dtype), nx.dtype_name(p.dtype), self.accumulator_dtype)
         check_placed(self.name, path, "gradient", g, p)
         first = self._start(p, group)
-        kept, computed_in = self._kept(path, p, g, group), self._state_dtype(p)
-        h = self._prepared(p, group, first)
+        kept = self._kept(path, p, g, group)
+        if self.has_step:
+            self.state[p]["step"] += 1
+        t = float(self.state[p]["step"]) if self.has_step else 1.0 if first else 2.0
+        return one_pass.Leaf(local(p), local(g), kept, t, self._state_dtype(p))
+
+    def _step_by_rule(self, leaf: one_pass.Leaf, group: dict) -> None:
+        kept, computed_in = leaf.state, leaf.computed_in
+        h = type(self).prepare(self._hyper(group, t=leaf.t, first=leaf.t == 1))
         s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, computed_in) for field, x in kept.items()}))
-        u, s = type(self).rule(nx.wrap(g, computed_in), nx.wrap(p, computed_in), s, h)
+        u, s = type(self).rule(nx.wrap(leaf.g, computed_in), nx.wrap(leaf.p, computed_in), s, h)
         for field, tensor in kept.items():
             tensor.copy_(nx.unwrap(getattr(s, field), self.own_dtypes.get(field)))
-        local(p).add_(nx.finish(u, nx.dtype_name(p.dtype)))
+        leaf.p.add_(nx.finish(u, nx.dtype_name(leaf.p.dtype)))
 
     def _start(self, p: Tensor, group: dict) -> bool:
         """Give a parameter the state before its first step, if this is the first; whether it is."""
@@ -153,14 +171,10 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             check_placed(self.name, path, field, tensor, p)
         return {field: local(tensor) for field, tensor in kept.items()}
 
-    def _prepared(self, p: Tensor, group: dict, first: bool) -> Any:
-        """The kernel's `Hyper` at this parameter's next step, which is counted here."""
-        at_t: dict[str, Any] = {"t": None, "first": first}
-        if self.has_step:
-            self.state[p]["step"] += 1
-            at_t["t"] = float(self.state[p]["step"])
+    def _hyper(self, group: dict, **at_t: Any) -> Any:
+        """The kernel's `Hyper`, at a step."""
         fields = {**self.hyper(group), **{field: value for field, value in at_t.items() if field in self.Hyper._fields}}
-        return type(self).prepare(self.Hyper(**{field: _number(value) for field, value in fields.items()}))
+        return self.Hyper(**{field: _number(value) for field, value in fields.items()})
 
     def _state_dtype(self, p: Tensor) -> str:
         """In which a parameter's step is computed, and its state kept but for fields of an own dtype."""

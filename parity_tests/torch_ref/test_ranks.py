@@ -87,7 +87,7 @@ def test_a_gradient_that_is_spread_otherwise_is_refused(one_rank, of_gradient, o
     optimizer = torch_ref.Adam([p], lr=0.1)
     g = DTensor.from_local(torch.ones(4), one_rank, of_gradient) if of_gradient else torch.ones(4)
     with pytest.raises(ValueError, match=re.escape(f"adam: leaf params[0] {words}; the same placements, none partial, are needed.")):
-        optimizer._step_parameter("params[0]", p, g, optimizer.param_groups[0])
+        optimizer._next_step("params[0]", p, g, optimizer.param_groups[0])
 
 
 def test_interop_refuses_what_is_spread(one_rank):

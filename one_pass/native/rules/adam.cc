@@ -1,4 +1,4 @@
-// Written by `python -m one_pass.write`, of jaxopt_impl/adam.py; not by hand.
+// Written by `python -m tools.one_pass`, of jaxopt_impl/adam.py; not by hand.
 #include "../rounded.h"
 
 namespace {

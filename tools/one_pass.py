@@ -1,14 +1,14 @@
-"""Writes native/rules/*.cc of the kernels: `python -m one_pass.write`; `--show adam` prints one."""
+"""Writes one_pass/native/rules/*.cc of the kernels: `python -m tools.one_pass`; `--show adam` prints one."""
 
 import argparse
 import importlib
 from pathlib import Path
 
-from . import cpp
-from .program import programs
+from one_pass import cpp
+from one_pass.program import programs
 
 KERNELS = ("adagrad", "adam", "lion", "momentum", "rmsprop", "sgd")
-FOLDER = Path(__file__).parent / "native" / "rules"
+FOLDER = Path(cpp.__file__).parent / "native" / "rules"
 
 
 def written(kernel: str) -> str:
@@ -17,7 +17,7 @@ def written(kernel: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m one_pass.write", description="Write the rules as C++.")
+    parser = argparse.ArgumentParser(prog="python -m tools.one_pass", description="Write the rules as C++.")
     parser.add_argument("--show", choices=KERNELS, metavar="KERNEL", help=f"print the C++ of one of {', '.join(KERNELS)}, and write nothing")
     show = parser.parse_args().show
     if show:

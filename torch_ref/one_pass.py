@@ -1,0 +1,79 @@
+"""A group's step as one compiled call for all of its parameters on CPUs, where the library is there; elsewhere the rule, operation by operation."""
+
+import functools
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from one_pass import library
+from one_pass.program import Program
+
+from . import numerics as nx
+
+
+class Leaf(NamedTuple):
+    """What lies here of a parameter, its gradient and its state, and which step is its next."""
+
+    p: Tensor
+    g: Tensor
+    state: Mapping[str, Tensor]
+    t: float
+    computed_in: str
+
+
+def program_of(optimizer: Any, hyper: Any, kept: Iterable[str]) -> Program | None:
+    """The library's program for an optimizer's rule with these hyper-parameters, if there is one that keeps this state."""
+    module = sys.modules[type(optimizer).rule.__module__]
+    if getattr(module, "step", None) is not type(optimizer).rule or module.Hyper is not type(optimizer).Hyper or not library.is_available():
+        return None
+    found = _found(module, frozenset(name for name, value in hyper._asdict().items() if value))
+    return found if found and set(found.fields) == set(kept) else None
+
+
+@functools.cache
+def _found(module: ModuleType, is_set: frozenset[str]) -> Program | None:
+    return library.find(module, is_set.__contains__)
+
+
+def takes(leaves: Sequence[Leaf]) -> bool:
+    """Whether all are plain tensors on the CPU, each whole in memory, and none of them lies across another."""
+    if torch.compiler.is_compiling():
+        return False
+    ranges = []
+    for leaf in leaves:
+        for x in (leaf.g, leaf.p, *leaf.state.values()):
+            if type(x) not in (Tensor, torch.nn.Parameter) or x.device.type != "cpu" or not x.is_contiguous():
+                return False
+        ranges += [(x.data_ptr(), x.numel() * x.element_size()) for x in (leaf.p, *leaf.state.values())]
+    written = np.array([each for each in ranges if each[1]], np.int64).reshape(-1, 2)
+    read = np.array([(leaf.g.data_ptr(), leaf.g.numel() * leaf.g.element_size()) for leaf in leaves if leaf.g.numel()], np.int64)
+    return not _overlap(written) and not _overlap(np.unique(np.concatenate([written, read.reshape(-1, 2)]), axis=0))
+
+
+def _overlap(ranges: np.ndarray) -> bool:
+    """Whether two of some ranges (start, bytes) have a byte in common."""
+    ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
+    return bool((ranges[1:, 0] < ranges[:-1].sum(1)).any())
+
+
+def step(program: Program, hyper: Any, leaves: Sequence[Leaf]) -> None:
+    """Step every leaf in place: one call for those that are alike in dtypes and in the number of their step."""
+    groups: dict[tuple, list[Leaf]] = {}
+    for leaf in leaves:
+        kinds = (leaf.computed_in, *(nx.dtype_name(x.dtype) for x in (leaf.p, leaf.g, *(leaf.state[name] for name in program.fields))))
+        groups.setdefault((leaf.t, kinds), []).append(leaf)
+    for (t, kinds), own in groups.items():
+        rows = [
+            [leaf.p.numel(), leaf.g.data_ptr(), leaf.p.data_ptr(), leaf.p.data_ptr()]
+            + [leaf.state[name].data_ptr() for name in program.fields for _ in range(2)]
+            for leaf in own
+        ]
+        numbers, numbered, table = np.array([*hyper, t]), np.array([library.KINDS[kind] for kind in kinds]), np.array(rows)
+        pointers = (x.ctypes.data for x in (numbers, numbered, table))
+        library.available().one_pass_step(program.name.encode(), *pointers, len(own), 1, torch.get_num_threads())
+    torch.autograd.graph.increment_version([x for leaf in leaves for x in (leaf.p, *leaf.state.values())])
