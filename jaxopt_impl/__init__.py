@@ -2,6 +2,7 @@
 
 from .adagrad import adagrad
 from .adam import adam, adamw
+from .applied import update_and_apply
 from .around import schedules
 from .around.accumulation import accumulate
 from .around.averages import averaged, params_ema, params_swa
@@ -47,5 +48,6 @@ __all__ = [
     "sgd",
     "stochastic_rounding",
     "unpack",
+    "update_and_apply",
     "zero_shardings",
 ]

@@ -51,12 +51,12 @@ def transform(
         accumulator_dtype: float32 keeps the state of bfloat16 and float16 leaves, and their arithmetic, in float32.
         own_dtypes: of fields that are kept in it, whatever the leaf's is: computed and used as the others are, rounded when stored.
     """
-    shell = _Shell(name, step, hyper, make_state, initial_values, prepare, checks.accumulator(name, accumulator_dtype), own_dtypes)
+    shell = Shell(name, step, hyper, make_state, initial_values, prepare, checks.accumulator(name, accumulator_dtype), own_dtypes)
     return optax.GradientTransformationExtraArgs(shell.init, shell.update)
 
 
 @dataclass(frozen=True, eq=False)
-class _Shell:
+class Shell:
     """`init` and `update` of one kernel with its hyper-parameters; the arguments are those of `transform`."""
 
     name: str

@@ -50,3 +50,9 @@ def as_users_have_it():
     """JAX's own settings of promotion, for models and training runs, which are not the code that the strict ones guard."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def without_one_pass(monkeypatch):
+    """Every step through the rules, operation by operation, as where there is no compiled library."""
+    monkeypatch.setenv("OPTPARITY_ONE_PASS", "0")

@@ -22,7 +22,7 @@ File = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="JSON; it carries its own configuration. For check, optparity's own by default.")
 ]
 Around = Annotated[bool, typer.Option("--around", help="Of write: what stands around the step, instead of the optimizers.")]
-Which = Annotated[Side, typer.Option(help="Which package to run: jax as its backend treats subnormals, torch in both ways.")]
+Which = Annotated[Side, typer.Option(help="What to run: jax as its backend treats subnormals, torch in both ways, or applied: jax's update_and_apply.")]
 
 
 def golden(action: What, file: File = None, side: Which = Side("jax"), around: Around = False) -> None:
@@ -33,10 +33,11 @@ def golden(action: What, file: File = None, side: Which = Side("jax"), around: A
     if side == "torch":
         need("torch")
     if action == "check":
-        _check([file] if file else [hashing.PACKAGED, hashing.PACKAGED_AROUND], str(side))
+        _check([file] if file else [hashing.PACKAGED, *([] if side == "applied" else [hashing.PACKAGED_AROUND])], str(side))
     elif file is None:
         raise BadInputError("golden write: the file to write is needed.")
     else:
+        _optimizers_only(str(side), around)
         writable(file)
         got = _hash(str(side), hashing.AROUND if around else hashing.CONFIGURATION)
         write(file, json.dumps(got, indent=1))
@@ -48,9 +49,15 @@ def _check(files: Sequence[Path | Traversable], side: str) -> None:
     raise typer.Exit(1 if any(differ) else 0)
 
 
+def _optimizers_only(side: str, around: Any) -> None:
+    if side == "applied" and around:
+        raise BadInputError("golden: --side applied walks the optimizers; for what stands around the step jax or torch is needed.")
+
+
 def _differ(file: Path | Traversable, side: str) -> bool:
     """Whether a hash here is not that of the file; says which."""
     expected = _read(file)
+    _optimizers_only(side, expected["configuration"].get("around"))
     ways, stored = hashing.ways(side), hashing.hashes(expected)
     known = [way for way in ways if way in stored]
     if not known:

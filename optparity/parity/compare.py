@@ -13,7 +13,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from .contexts import CONTEXTS, Context
 from .jax_side import JaxSide, fields
 from .reports import Pair, Report
-from .subnormals import torch_flushing_like_jax
+from .subnormals import torch_flushing, torch_flushing_like_jax
 
 
 def compare(
@@ -41,7 +41,8 @@ def compare(
 
     A step counter is compared for parameters that have had every gradient. State that torch has not begun must be as `init` made it.
 
-    Within the call torch has one thread, and flushes subnormals if this jax backend does; afterwards its settings are as before.
+    Within the call torch has one thread, and flushes subnormals if this jax backend does (in the context "applied" the compiled pass
+    keeps them, and so does torch); afterwards its settings are as before.
 
     Raises: ValueError for an unknown context, a closed loop in a context that takes several steps at once, a comparison of no steps or
         without end, a field of `state_map` that is not there, or sides that do not have the same shapes and dtypes.
@@ -75,7 +76,7 @@ def compare_all(
     Returns: a report for each but the reference, by name. `after_step(step, params)` sees the reference's parameters after each step.
     """
     way = _way(context, steps, closed_loop=callable(gradients))
-    with torch_flushing_like_jax():
+    with torch_flushing(False) if way.passes(transforms.values()) else torch_flushing_like_jax():
         comparison = _Comparison(transforms, torch_optimizers, params, way, state_map)
         source = comparison.closed_loop(gradients) if callable(gradients) else iter(gradients)
         for drawn in _blocks(itertools.islice(source, steps), way):

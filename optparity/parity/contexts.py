@@ -15,6 +15,9 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxopt_impl.applied import is_one_pass, update_and_apply
+from one_pass.library import is_available
+
 
 @dataclass(frozen=True)
 class Context:
@@ -30,7 +33,8 @@ class Context:
         feed: makes of a gradient what `advance` gets; together with the gradient that it stands for.
         init: transform, placed parameters -> state.
         lanes: each tree that the result holds, and that must be as expected.
-        except_on: stream -> why parity does not hold there, where it does not.
+        except_on: stream -> why parity does not hold there, where it does not and the step is no compiled pass.
+        passes: transforms -> whether all of it is within the compiled pass, which keeps subnormals.
     """
 
     what: str
@@ -43,6 +47,11 @@ class Context:
     init: Callable = lambda tx, params: tx.init(params)
     lanes: Callable = lambda tree: [tree]
     except_on: Mapping[str, str] = field(default_factory=dict)
+    passes: Callable = lambda transforms: False
+
+    def holds_on(self, stream: str) -> bool:
+        """Whether the two packages are to be equal on a stream."""
+        return stream not in self.except_on or is_available()
 
     def advance(self, tx: optax.GradientTransformation) -> Callable:
         return _built(self.build, tx)
@@ -88,6 +97,10 @@ def _jit(tx):
         return _apply_updates(params, updates), state
 
     return _one(train_step)
+
+
+def _applied(tx):
+    return _one(jax.jit(lambda params, state, gradient: update_and_apply(tx)(gradient, state, params), donate_argnums=(0, 1)))
 
 
 def _jit_train_step(tx):
@@ -188,6 +201,7 @@ CONTEXTS = {
     "eager": Context("every operation by itself", _eager, most_steps=5),
     "jit": Context("the update in a jit, apply_updates outside", _jit),
     "train_step": Context("the update and apply_updates in one jit, donated", _jit_train_step),
+    "applied": Context("update_and_apply in a jit, donated", _applied, passes=lambda transforms: all(map(is_one_pass, transforms))),
     "scan": Context("lax.scan over steps", _scan, block=10),
     "vmap": Context(
         "vmap over a batch of parameter sets",

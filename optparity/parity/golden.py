@@ -21,6 +21,8 @@ import jax
 import numpy as np
 from jax.tree_util import keystr, tree_leaves_with_path
 
+from one_pass.library import is_available
+
 from ..around import AROUND_ROWS, AroundRow
 from ..around.piece import SIZES
 from ..registry import DTYPES, ROWS, Row
@@ -38,7 +40,7 @@ AROUND = {
 }
 PACKAGED = files("optparity.parity") / "golden.json"
 PACKAGED_AROUND = files("optparity.parity") / "golden_around.json"
-SIDES = ("jax", "torch")
+SIDES = ("jax", "torch", "applied")  # the last is `update_and_apply`, of the optimizers
 
 Hashes = dict[str, list[str]]
 Tree = dict[str, np.ndarray]
@@ -47,13 +49,18 @@ Walker = Callable[[Any, Tree, Iterable[Tree]], Iterator[list[np.ndarray]]]
 
 
 def ways(side: str) -> tuple[str, ...]:
-    """What becomes of subnormals on this side, here: with jax what its backend does, with torch whatever it is told."""
-    return ("flushed", "kept") if side == "torch" else ("flushed" if jax_flushes() else "kept",)
+    """What becomes of subnormals on this side, here: with jax what its backend does, with torch whatever it is told.
+
+    Applied within the compiled pass they are kept.
+    """
+    if side == "torch":
+        return "flushed", "kept"
+    return ("flushed" if jax_flushes() and not (side == "applied" and is_available()) else "kept",)
 
 
 def possible(side: str, configuration: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration this side can walk here: without float64 where jax runs on a TPU, which has none."""
-    there = backend.dtypes() if side == "jax" else DTYPES
+    there = DTYPES if side == "torch" else backend.dtypes()
     return configuration | {"dtypes": [dtype for dtype in configuration["dtypes"] if dtype in there]}
 
 
@@ -195,11 +202,11 @@ def _walk_all(walker: Walker, configuration: dict[str, Any], advance: Callable[[
 
 
 def _walker(side: str, way: str) -> Walker:
-    return _walk_jax if side == "jax" else partial(_walk_torch, way == "flushed")
+    return partial(_walk_torch, way == "flushed") if side == "torch" else partial(_walk_jax, "applied" if side == "applied" else "train_step")
 
 
-def _walk_jax(row, start, gradients):
-    side = JaxSide(row.tx, start, CONTEXTS["train_step"])
+def _walk_jax(context, row, start, gradients):
+    side = JaxSide(row.tx, start, CONTEXTS[context])
     paths = [keystr(path) for path, _ in tree_leaves_with_path(start)]
     for gradient in gradients:
         ((params, state),) = side.steps([gradient])[0]
