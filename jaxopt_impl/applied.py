@@ -18,7 +18,8 @@ def update_and_apply(tx: optax.GradientTransformation) -> Callable[[Any, Any, An
     Args:
         tx: any optax transform.
     Returns: the function. Where the transform is one of this package's optimizers, runs on a CPU and the compiled library is there
-        (docs/one_pass.md), it reads and writes every array once; with the parameters and the state donated it needs no further memory.
+        (docs/one_pass.md), it reads and writes every array once. In a jit of `train_step(params, state, ...) -> (params, state)` that
+        donates both it needs no further memory (jit pairs what is donated with the results by their order; in another one it copies).
         Everywhere else it is `tx.update` and `optax.apply_updates`.
     Shapes, Dtypes: the parameters' and the state's stay. A parameter whose gradient is None stays as it is.
     Raises: as `tx.update` does.

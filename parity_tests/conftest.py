@@ -54,5 +54,8 @@ def as_users_have_it():
 
 @pytest.fixture
 def without_one_pass(monkeypatch):
-    """Every step through the rules, operation by operation, as where there is no compiled library."""
+    """Every step through the rules, operation by operation, as where there is no compiled library; what was traced before is forgotten."""
     monkeypatch.setenv("OPTPARITY_ONE_PASS", "0")
+    jax.clear_caches()
+    yield
+    jax.clear_caches()

@@ -201,6 +201,7 @@ def test_one_compilation(row):
     assert step._cache_size() == 1
 
 
+@pytest.mark.usefixtures("without_one_pass")
 @pytest.mark.parametrize("row", DEFAULTS, ids=str)
 def test_leaves_of_a_shape_are_traced_once(row):
     """So that a thousand of them do not take a thousand times as long."""
@@ -209,6 +210,7 @@ def test_leaves_of_a_shape_are_traced_once(row):
     assert text.count("func.func private @step_leaf") == 2
 
 
+@pytest.mark.usefixtures("without_one_pass")
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_run_time_numbers_are_rounded_once_for_all_leaves(row):
     tx, p = exact(row, lambda count: 0.1 / (count + 1).astype(jnp.float32)), jnp.ones(8)

@@ -122,6 +122,7 @@ def test_the_zero_of_a_constant_is_no_fence():
     assert sum("stablehlo.and" in line and "8xui32" in line for line in text.splitlines()) == 2
 
 
+@pytest.mark.usefixtures("without_one_pass")
 @pytest.mark.parametrize(("row", "dtype"), [(row, dtype) for row in ROWS for dtype in ("float32", "bfloat16", "float16")], ids=str)
 def test_the_lowered_step_holds_its_fences(row, dtype):
     """Fences that this backend would not miss are held by the text of the program; and there are no more than are needed."""
@@ -148,6 +149,7 @@ def test_a_finished_update_merges_with_nothing(row, dtype):
             assert not differing(np.asarray(inside), np.asarray(jax.jit(f)(u, d))).any()
 
 
+@pytest.mark.usefixtures("without_one_pass")
 @pytest.mark.parametrize("row", [row for row in ROWS if "float32" in row.dtypes], ids=str)
 def test_a_donated_step_needs_no_temporaries(row):
     """Bytes of temporaries for each element of a donated training step, beyond the scalars.
