@@ -39,10 +39,15 @@ def update_and_apply(tx: optax.GradientTransformation) -> Callable[[Any, Any, An
 
     def step(gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
         updates, state = tx.update(gradients, state, params)
-        stepped = jax.tree.map(lambda u, p: p if u is None else optax.apply_updates(p, u), updates, params, is_leaf=lambda u: u is None)
-        return stepped, state
+        return apply_updates(params, updates), state
 
     return step
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """`optax.apply_updates`, but that a parameter whose update is None, as that of a gradient None is, stays as it is."""
+    with jax.numpy_dtype_promotion("standard"):  # the update of a half may be float32
+        return jax.tree.map(lambda u, p: p if u is None else optax.apply_updates(p, u), updates, params, is_leaf=lambda u: u is None)
 
 
 def is_one_pass(tx: optax.GradientTransformation) -> bool:

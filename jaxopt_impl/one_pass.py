@@ -21,8 +21,6 @@ from jax.interpreters import ad, batching, mlir
 from one_pass import library
 from one_pass.program import Program
 
-from . import numerics as nx
-
 _TARGET = "optparity_one_pass"
 _TOLD = ("float32", "float64", "int32")  # dtypes of hyper-parameters that the library reads
 
@@ -77,7 +75,9 @@ def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple],
 
     One call for the leaves of each dtype.
     """
-    told = {"t": t} | {name: _told(value) for name, value in values.items() if name != "t" and not isinstance(value, numbers.Real | np.ndarray)}
+    told = {"t": t} | {
+        name: _told(value) for name, value in values.items() if name != "t" and not isinstance(value, numbers.Real | np.ndarray)
+    }
     groups: dict[tuple[str, str], list[int]] = {}
     for i, (g, _, dtype) in enumerate(leaves):
         groups.setdefault((dtype, g.dtype.name), []).append(i)

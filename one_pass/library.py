@@ -11,20 +11,20 @@ from . import build, program
 KINDS = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}  # as the library numbers them
 
 
-class Unavailable(Exception):  # noqa: N818: it is no error, but why a step takes the other path
+class UnavailableError(Exception):
     """Why the library cannot be used, in a line."""
 
 
 def available() -> ctypes.CDLL:
     """The library.
 
-    Raises: Unavailable, with the reason.
+    Raises: UnavailableError, with the reason.
     """
     if os.environ.get("OPTPARITY_ONE_PASS") == "0":
-        raise Unavailable("switched off by OPTPARITY_ONE_PASS=0")
+        raise UnavailableError("switched off by OPTPARITY_ONE_PASS=0")
     found = _loaded()
     if isinstance(found, str):
-        raise Unavailable(found)
+        raise UnavailableError(found)
     return found
 
 
@@ -32,7 +32,7 @@ def is_available() -> bool:
     """Whether there is a library that can be used."""
     try:
         available()
-    except Unavailable:
+    except UnavailableError:
         return False
     return True
 
@@ -41,7 +41,7 @@ def described() -> str:
     """What is used, or why it is not, in words."""
     try:
         return f"compiled, {available().one_pass_instructions().decode()} instructions"
-    except Unavailable as reason:
+    except UnavailableError as reason:
         return f"not used: {reason}"
 
 

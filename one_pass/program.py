@@ -20,7 +20,7 @@ class Program:
         kernel: the module's name.
         asked: hyper-parameter -> whether it is set (neither False nor a Python 0), for those that the kernel asked about.
         fields: of the state, those that are read or written.
-        numbers: what is computed once a step, in float64: an expression of `h[i]`, the hyper-parameters in the order of `Hyper`, and t behind them.
+        numbers: what is computed once a step, in float64: expressions of `h[i]`, the hyper-parameters in the order of `Hyper`, then t.
         zeros: which numbers are asked, at run time, whether they are 0.
         lines: what is computed of each element: (name, operation, operands).
         update: the name of the update.
@@ -182,7 +182,7 @@ def programs(module: types.ModuleType) -> Iterator[Program]:
         program = recorded(module, lambda name, answers=answers: answers.get(name, False))
         yield program
         further = [name for name in program.asked if name not in answers]
-        waiting += [{**{other: False for other in further[:i]}, **answers, name: True} for i, name in enumerate(further)]
+        waiting += [{**dict.fromkeys(further[:i], False), **answers, name: True} for i, name in enumerate(further)]
 
 
 def recorded(module: types.ModuleType, is_set: Callable[[str], bool]) -> Program:

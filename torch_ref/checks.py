@@ -75,7 +75,7 @@ def not_half(name, argument, dtype):
         warnings.warn(
             f"{name}: {argument} arrives in {nx.dtype_name(dtype)}, which rounds it: say hyperparam_dtype=jnp.float32 to "
             "optax.inject_hyperparams.",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

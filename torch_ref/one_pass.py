@@ -1,4 +1,4 @@
-"""A group's step as one compiled call for all of its parameters on CPUs, where the library is there; elsewhere the rule, operation by operation."""
+"""A group's step as one compiled call for all its parameters on CPUs, where the library is there; elsewhere the rule."""
 
 import functools
 import sys

@@ -22,7 +22,9 @@ File = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="JSON; it carries its own configuration. For check, optparity's own by default.")
 ]
 Around = Annotated[bool, typer.Option("--around", help="Of write: what stands around the step, instead of the optimizers.")]
-Which = Annotated[Side, typer.Option(help="What to run: jax as its backend treats subnormals, torch in both ways, or applied: jax's update_and_apply.")]
+Which = Annotated[
+    Side, typer.Option(help="What to run: jax as its backend treats subnormals, torch in both ways, or applied: jax's update_and_apply.")
+]
 
 
 def golden(action: What, file: File = None, side: Which = Side("jax"), around: Around = False) -> None:

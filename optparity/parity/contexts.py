@@ -15,7 +15,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxopt_impl.applied import is_one_pass, update_and_apply
+from jaxopt_impl.applied import apply_updates, is_one_pass, update_and_apply
 from one_pass.library import is_available
 
 
@@ -60,12 +60,6 @@ class Context:
 @functools.cache
 def _built(build, tx):
     return build(tx)
-
-
-def apply_updates(params, updates):
-    """`optax.apply_updates`, but that a parameter whose update is None, as that of a gradient None is, stays as it is."""
-    with jax.numpy_dtype_promotion("standard"):  # the update of a half may be float32
-        return jax.tree.map(lambda u, p: p if u is None else optax.apply_updates(p, u), updates, params, is_leaf=lambda u: u is None)
 
 
 def train_step_of(tx):

@@ -202,7 +202,9 @@ def _walk_all(walker: Walker, configuration: dict[str, Any], advance: Callable[[
 
 
 def _walker(side: str, way: str) -> Walker:
-    return partial(_walk_torch, way == "flushed") if side == "torch" else partial(_walk_jax, "applied" if side == "applied" else "train_step")
+    return (
+        partial(_walk_torch, way == "flushed") if side == "torch" else partial(_walk_jax, "applied" if side == "applied" else "train_step")
+    )
 
 
 def _walk_jax(context, row, start, gradients):

@@ -49,6 +49,13 @@ def assert_same(one: Any, other: Any) -> None:
         assert not differing(np.asarray(a), np.asarray(b)).any()
 
 
+def compiled(function: Any, *arguments: Any, **how: Any) -> str:
+    """The text of what XLA makes of a function."""
+    text = jax.jit(function, **how).lower(*arguments).compile().as_text()
+    assert text is not None
+    return text
+
+
 def train_step(tx):
     def step(params, state, gradient):
         updates, state = tx.update(gradient, state, params)
@@ -65,7 +72,7 @@ def test_every_row_has_its_program(row):
 @pytest.mark.parametrize("row", FULL, ids=str)
 def test_it_is_one_call_for_all_leaves_of_a_dtype(row):
     params = [jnp.ones(3, dtype) for dtype in ("float32", "bfloat16") for _ in range(50)]
-    text = jax.jit(row.tx.update).lower(params, row.tx.init(params), params).compile().as_text()
+    text = compiled(row.tx.update, params, row.tx.init(params), params)
     assert text.count(CALL) == 2
 
 
@@ -132,7 +139,7 @@ def test_a_program_parted_by_xla_has_the_rule_and_one_within_shard_map_the_pass(
     params, gradient = (jax.device_put(np.random.default_rng(i).standard_normal(800).astype("f4"), spread) for i in (0, 1))
     state = tx.init(params)
     parted = jax.jit(train_step(tx))
-    text = parted.lower(params, state, gradient).compile().as_text()
+    text = compiled(train_step(tx), params, state, gradient)
     assert CALL not in text
     assert "all-gather" not in text
 
@@ -140,7 +147,7 @@ def test_a_program_parted_by_xla_has_the_rule_and_one_within_shard_map_the_pass(
     own = jax.shard_map(
         train_step(tx), mesh=mesh, in_specs=(PartitionSpec("data"), whole, PartitionSpec("data")), out_specs=(PartitionSpec("data"), whole)
     )
-    text = jax.jit(own).lower(params, state, gradient).compile().as_text()
+    text = compiled(own, params, state, gradient)
     assert CALL in text
     assert "all-gather" not in text
     alone = jax.jit(train_step(tx))(*jax.tree.map(np.asarray, (params, state, gradient)))

@@ -1,12 +1,12 @@
 """The golden hashes: the oracle's, whether subnormals are flushed or kept; and which of them depend on that."""
 
-import functools
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
+from one_pass.library import described, is_available
 from optparity.around import PIECES, AroundRow
 from optparity.parity import golden
 from optparity.parity.streams import STREAMS
@@ -133,16 +133,23 @@ def test_the_walker_is_given_all_streams_at_once():
 def test_full_rows_walk_as_committed_in_jax(row):
     """In float32; every row and dtype are in `make newest`, and in make exhaustive."""
     document = golden.read()
-    for stream, found in golden.walk(golden._walk_jax, row, "float32", golden.CONFIGURATION).items():
+    for stream, found in golden.walk(golden._walker("jax", "flushed"), row, "float32", golden.CONFIGURATION).items():
         assert found == document["hashes"][f"{row} | {stream} | float32"], stream
 
 
-@pytest.mark.parametrize("side", golden.SIDES)
+@pytest.mark.skipif(not is_available(), reason=described())
+@pytest.mark.parametrize("row", FULL, ids=str)
+def test_applied_full_rows_keep_subnormals(row, hashes):
+    """Within the compiled pass, whatever XLA does: the oracle's hashes. `optparity golden check --side applied` has every row and dtype."""
+    for stream, found in golden.walk(golden._walker("applied", "kept"), row, "float32", golden.CONFIGURATION).items():
+        assert found == hashes["kept"][f"{row} | {stream} | float32"], stream
+
+
+@pytest.mark.parametrize("side", ["jax", "torch"])
 @pytest.mark.parametrize("piece", PIECES)
 def test_the_first_row_of_each_piece_walks_as_committed(piece, side):
     """What stands around the step, in the first row of each piece; make exhaustive has every row."""
     document, row = golden.read(golden.PACKAGED_AROUND), AroundRow(piece, next(iter(PIECES[piece].rows)))
     dtype = next(dtype for dtype in golden.AROUND["dtypes"] if dtype in row.dtypes)
-    walk_side = golden._walk_jax if side == "jax" else functools.partial(golden._walk_torch, True)
-    for stream, found in golden.walk(walk_side, row, dtype, golden.AROUND).items():
+    for stream, found in golden.walk(golden._walker(side, "flushed"), row, dtype, golden.AROUND).items():
         assert found == document["hashes"][f"{row} | {stream} | {dtype}"], stream

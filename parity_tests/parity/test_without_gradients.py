@@ -11,9 +11,10 @@ import torch
 
 import jaxopt_impl
 import torch_ref
+from jaxopt_impl.applied import apply_updates
 from optparity._arrays import to_numpy
 from optparity.parity.bits import differing
-from optparity.parity.contexts import CONTEXTS, apply_updates
+from optparity.parity.contexts import CONTEXTS
 from optparity.parity.streams import gradients, parameters
 from optparity.registry import OPTIMIZERS, Row
 
