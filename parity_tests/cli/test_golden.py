@@ -1,6 +1,5 @@
 """`optparity golden`: the hashes of every trajectory, written and checked."""
 
-import functools
 import json
 import os
 
@@ -99,7 +98,7 @@ def test_a_backend_that_keeps_subnormals(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(golden, "jax_flushes", lambda: False)
     status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file)
     assert (status, out.splitlines()[-1]) == (1, f"Subnormals kept: {count} trajectories, {len(golden.read(file)['kept'])} differences.")
-    monkeypatch.setattr(golden, "_walk_jax", functools.partial(golden._walk_torch, False))
+    monkeypatch.setattr(golden, "_walk_jax", lambda _, *row: golden._walk_torch(False, *row))
     status, out, _ = optparity(monkeypatch, capsys, "golden", "check", file)
     assert (status, out) == (0, f"Subnormals kept: {count} trajectories, 0 differences.\n")
     kept = tmp_path / "kept.json"
@@ -160,7 +159,7 @@ def test_without_a_file_the_packaged_one_is_checked(monkeypatch, capsys):
         (["check", "/dev/full"], "/dev/full cannot be read as a golden file: it is no regular file."),
         (["check", "."], ". cannot be read as a golden file: it is no regular file."),
         (["burn", "x.json"], "Invalid value for 'action': 'burn' is not one of 'write', 'check'."),
-        (["check", "x.json", "--side", "numpy"], "Invalid value for '--side': 'numpy' is not one of 'jax', 'torch'."),
+        (["check", "x.json", "--side", "numpy"], "Invalid value for '--side': 'numpy' is not one of 'jax', 'torch', 'applied'."),
         (["write"], "golden write: the file to write is needed."),
         (["write", "."], ". is a folder; a file name is needed."),
         ([], "Missing argument 'action'"),
@@ -176,3 +175,10 @@ def test_a_pipe_is_not_waited_for(monkeypatch, capsys, tmp_path):
     one_line(
         *optparity(monkeypatch, capsys, "golden", "check", tmp_path / "pipe"), "pipe cannot be read as a golden file: it is no regular"
     )
+
+
+def test_applied_walks_the_optimizers_only(monkeypatch, capsys, tmp_path):
+    message = "golden: --side applied walks the optimizers; for what stands around the step jax or torch is needed."
+    for arguments in (["check", golden.PACKAGED_AROUND], ["write", tmp_path / "new.json", "--around"]):
+        one_line(*optparity(monkeypatch, capsys, "golden", *arguments, "--side", "applied"), message)
+    assert not list(tmp_path.iterdir())
