@@ -46,7 +46,7 @@ def _start(shapes: list[tuple[int, ...]], dtype: str) -> tuple[list[np.ndarray],
 
 
 class InJax:
-    """`jaxopt_impl`, the same rule without its fences, and the nearest optax transform: a donated training step in one `jit`.
+    """`jaxopt_impl` in its forms, the same rule without its fences, and the nearest optax transform: a donated training step in one `jit`.
 
     They step on the same arrays in turn: where arrays lie in memory is worth several percent, and would else be taken for a difference.
     """
@@ -66,11 +66,11 @@ class InJax:
         self.gradients = gradients
         self.arrays = [leaf for leaf in params if leaf.ndim]  # parameters, then the state's, leaf by leaf
         elements = sum(g.size for g in gradients)
-        for name, (tx, context) in self._implementations(row).items():
+        for name, (tx, step, context) in self._implementations(row).items():
             state = jax.jit(tx.init)(params)
             start = time.perf_counter()
             with context():
-                compiled: Any = self._jit(tx).lower(params, state, gradients).compile()
+                compiled: Any = jax.jit(step(tx), donate_argnums=(0, 1)).lower(params, state, gradients).compile()
             seconds = time.perf_counter() - start
             leaves, treedef = jax.tree.flatten((params, state))
             self.steps[name] = (compiled, treedef, [leaf if leaf.ndim == 0 else None for leaf in leaves])
@@ -90,20 +90,16 @@ class InJax:
         return found
 
     def _implementations(self, row: Row) -> dict[str, Any]:
+        """The transform of each, its training step, and the context in which that is traced and compiled."""
+        from optparity.parity.contexts import train_step_of
+
         return {
-            "jaxopt_impl": (row.tx, contextlib.nullcontext),
-            "unfenced": (row.tx, unfenced),
-            "optax": (row.stock_tx, contextlib.nullcontext),
+            "jaxopt_impl": (row.tx, train_step_of, contextlib.nullcontext),
+            "update_and_apply": (row.tx, _applied, contextlib.nullcontext),
+            "by rule": (row.tx, train_step_of, by_rule),
+            "unfenced": (row.tx, train_step_of, unfenced),
+            "optax": (row.stock_tx, train_step_of, contextlib.nullcontext),
         }
-
-    def _jit(self, tx):
-        import optax
-
-        def train_step(params, state, gradients):
-            updates, state = tx.update(gradients, state, params)
-            return optax.apply_updates(params, updates), state
-
-        return self.jax.jit(train_step, donate_argnums=(0, 1))
 
     def time(self, name: str, steps: int) -> float:
         """Seconds for a step."""
@@ -129,9 +125,9 @@ class InJax:
         """The parameters of each after some steps on a small leaf."""
         params, gradients = _start([CHECKED], dtype)
         found = {}
-        for name, (tx, context) in self._implementations(row).items():
+        for name, (tx, step_of, context) in self._implementations(row).items():
             p = self.jax.tree.map(self.jax.numpy.array, params)
-            state, step = tx.init(p), self._jit(tx)
+            state, step = tx.init(p), self.jax.jit(step_of(tx), donate_argnums=(0, 1))
             with context():
                 for _ in range(CHECKED_STEPS):
                     p, state = step(p, state, gradients)
@@ -145,6 +141,23 @@ class InJax:
         self.source = self.target = None
 
 
+def _applied(tx):
+    from jaxopt_impl import update_and_apply
+
+    return lambda params, state, gradients: update_and_apply(tx)(gradients, state, params)
+
+
+@contextlib.contextmanager
+def by_rule() -> Iterator[None]:
+    """`jaxopt_impl` without the compiled library, for what is traced inside."""
+    kept = os.environ.get("OPTPARITY_ONE_PASS")
+    os.environ["OPTPARITY_ONE_PASS"] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop("OPTPARITY_ONE_PASS") if kept is None else os.environ.update(OPTPARITY_ONE_PASS=kept)
+
+
 @contextlib.contextmanager
 def unfenced() -> Iterator[None]:
     """`jaxopt_impl` without fences and barrier, and with each backend's own quotients, roots and float64, for what is traced inside."""
@@ -155,7 +168,8 @@ def unfenced() -> Iterator[None]:
     nx.signed_zero = lambda x, *others: np.zeros([], x.dtype)  # XLA drops the addition of it
     nx.divided_by_scalar, nx.barrier = (lambda a, b: a / b), (lambda *arrays: arrays)
     try:
-        yield
+        with by_rule():
+            yield
     finally:
         for name, value in kept.items():
             setattr(nx, name, value)
