@@ -6,7 +6,6 @@ parameter where it is needed, and its state. What is traced holds no more than t
 
 import functools
 import numbers
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,7 +50,7 @@ class Call:
         shell = self.shell
         hyper = shell.hyper._asdict()
         is_set = lambda name: not isinstance(hyper[name], numbers.Real) or bool(hyper[name])  # noqa: E731
-        found = library.find(sys.modules[shell.step.__module__], is_set)
+        found = library.find(library.Kernel(*shell.kernel), is_set)
         return found if found and set(found.fields) == set(shell.kept) else None
 
     @property

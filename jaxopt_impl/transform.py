@@ -74,6 +74,11 @@ class Shell:
         return {field: value for field, value in self.initial_values.items() if value is not None}
 
     @property
+    def kernel(self) -> tuple[Callable, Callable | None, type]:
+        """The rule, what it makes of the hyper-parameters, and their type."""
+        return self.step, None if self.prepare is _as_it_is else self.prepare, type(self.hyper)
+
+    @property
     def reads_params(self) -> bool:
         return not nx.is_static_zero(getattr(self.hyper, "weight_decay", 0))
 

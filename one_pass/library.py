@@ -3,8 +3,9 @@
 import ctypes
 import functools
 import os
-import types
+import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from . import build, program
 
@@ -66,9 +67,19 @@ def _loaded() -> ctypes.CDLL | str:
     return library
 
 
-def find(module: types.ModuleType, is_set: Callable[[str], bool]) -> program.Program | None:
-    """The program of a kernel's module, if the library has it, and may be used."""
-    if not is_available():
+class Kernel(NamedTuple):
+    """A rule, as an optimizer has it."""
+
+    step: Callable
+    prepare: Callable | None  # None where it has none
+    hyper: type
+
+
+def find(kernel: Kernel, is_set: Callable[[str], bool]) -> program.Program | None:
+    """The program of a kernel, if the library has it and may be used. One whose parts are not those of one module has none."""
+    module = sys.modules[kernel.step.__module__]
+    names = ("step", "prepare", "Hyper")
+    if not is_available() or tuple(getattr(module, name, None) for name in names) != tuple(kernel):
         return None
     found = program.recorded(module, is_set)
     return found if available().one_pass_has(found.name.encode()) else None

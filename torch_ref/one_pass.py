@@ -1,9 +1,7 @@
 """A group's step as one compiled call for all its parameters on CPUs, where the library is there; elsewhere the rule."""
 
 import functools
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,18 +24,17 @@ class Leaf(NamedTuple):
     computed_in: str
 
 
-def program_of(optimizer: Any, hyper: Any, kept: Iterable[str]) -> Program | None:
-    """The library's program for an optimizer's rule with these hyper-parameters, if there is one that keeps this state."""
-    module = sys.modules[type(optimizer).rule.__module__]
-    if getattr(module, "step", None) is not type(optimizer).rule or module.Hyper is not type(optimizer).Hyper or not library.is_available():
+def program_of(rule: Callable, prepare: Callable | None, hyper: Any, kept: Iterable[str]) -> Program | None:
+    """The library's program for a rule with these hyper-parameters, if there is one that keeps this state."""
+    if not library.is_available():
         return None
-    found = _found(module, frozenset(name for name, value in hyper._asdict().items() if value))
+    found = _found(library.Kernel(rule, prepare, type(hyper)), frozenset(name for name, value in hyper._asdict().items() if value))
     return found if found and set(found.fields) == set(kept) else None
 
 
 @functools.cache
-def _found(module: ModuleType, is_set: frozenset[str]) -> Program | None:
-    return library.find(module, is_set.__contains__)
+def _found(kernel: library.Kernel, is_set: frozenset[str]) -> Program | None:
+    return library.find(kernel, is_set.__contains__)
 
 
 def takes(leaves: Sequence[Leaf]) -> bool:

@@ -23,6 +23,10 @@ _ABSENT = {
 }
 
 
+def _as_it_is(h):
+    return h
+
+
 class RoundedOnce(torch.optim.Optimizer, ABC):
     """A `torch.optim.Optimizer` whose every operation rounds once.
 
@@ -34,7 +38,7 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     rule: ClassVar[Callable]  # the kernel
     Hyper: ClassVar[Any]  # fields that a group has are read from it; `t` and `first` are set here
     State: ClassVar[Any]  # fields are the keys of a parameter's state
-    prepare: ClassVar[Callable] = staticmethod(lambda h: h)  # what a step makes of the hyper-parameters, in float64
+    prepare: ClassVar[Callable] = staticmethod(_as_it_is)  # what a step makes of the hyper-parameters, in float64
     has_step: ClassVar[bool] = True  # whether the state keeps `step`; torch.optim.SGD's does not
     extra_keys: ClassVar[dict[str, Any]] = {}  # keys that torch.optim's group lacks, with what their absence means
 
@@ -115,12 +119,17 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         if not found:
             return
         hyper = self._hyper(group, t=1.0, first=True)
-        program = None if group.get("foreach") is False else one_pass.program_of(self, hyper, found[0].state)
+        program = (
+            None if group.get("foreach") is False else one_pass.program_of(type(self).rule, self._own_prepare(), hyper, found[0].state)
+        )
         if program and one_pass.takes(found):
             one_pass.step(program, hyper, found)
         else:
             for leaf in found:
                 self._step_by_rule(leaf, group)
+
+    def _own_prepare(self) -> Callable | None:
+        return None if type(self).prepare is _as_it_is else type(self).prepare
 
     def _next_step(self, path: str, p: Tensor, g: Tensor, group: dict) -> one_pass.Leaf:
         """What lies here of a parameter that is about to step; raises where something does not fit."""
