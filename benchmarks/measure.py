@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -104,9 +104,9 @@ class Takes:
         seconds: for each, the least time of a step in each round.
     """
 
-    def __init__(self, sides: Sides, row: Row, shapes: list[tuple[int, ...]], dtype: str):
+    def __init__(self, sides: Sides, row: Row, shapes: list[tuple[int, ...]], dtype: str, only: Container[str] | None = None):
         self._sides, self._rounds = sides, 0
-        found = {side: sides.ask(side, "prepare", row, shapes, dtype) for side in sides}
+        found = {side: sides.ask(side, "prepare", row, shapes, dtype, only) for side in sides}
         self._keys = {side: list(facts) for side, facts in found.items()}
         self._side_of = {key: side for side, keys in self._keys.items() for key in keys}
         self.facts = {key: facts for side in found.values() for key, facts in side.items()}

@@ -6,7 +6,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -58,8 +58,8 @@ class InJax:
         self.steps: dict[str, tuple] = {}
         self.target: Any = None
 
-    def prepare(self, row: Row, shapes: list[tuple[int, ...]], dtype: str) -> dict[str, dict]:
-        """Compile each, and say what it took and holds."""
+    def prepare(self, row: Row, shapes: list[tuple[int, ...]], dtype: str, only: Container[str] | None = None) -> dict[str, dict]:
+        """Compile each, or only some, and say what it took and holds."""
         jax, found = self.jax, {}
         jax.config.update("jax_enable_x64", dtype == "float64")
         params, gradients = (jax.tree.map(jax.numpy.array, arrays) for arrays in _start(shapes, dtype))
@@ -67,6 +67,8 @@ class InJax:
         self.arrays = [leaf for leaf in params if leaf.ndim]  # parameters, then the state's, leaf by leaf
         elements = sum(g.size for g in gradients)
         for name, (tx, step, context) in self._implementations(row).items():
+            if only is not None and name not in only:
+                continue
             state = jax.jit(tx.init)(params)
             start = time.perf_counter()
             with context():
@@ -195,14 +197,18 @@ class InTorch:
         self.device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
         self.steps: dict[str, Any] = {}
 
-    def prepare(self, row: Row, shapes: list[tuple[int, ...]], dtype: str) -> dict[str, dict]:
-        """Make each optimizer, take its first step, which is when it makes its state and compiles, and say what a step moves and holds."""
+    def prepare(self, row: Row, shapes: list[tuple[int, ...]], dtype: str, only: Container[str] | None = None) -> dict[str, dict]:
+        """Make each optimizer, or only some; take its first step, which makes its state and compiles; say what a step moves and holds."""
+        from one_pass.library import is_available
+
         from .traffic import Traffic
 
         found = {}
         params, gradients = _start(shapes, dtype)
         elements = sum(g.size for g in gradients)
         for name, optimizer in self._optimizers(row, params, gradients):
+            if only is not None and name not in only:
+                continue
             step = optimizer.step
             if name == "torch compiled":
                 if len(shapes) > 1 or not self.compiled:
@@ -212,7 +218,8 @@ class InTorch:
             step()
             self._wait()
             found[name] = {"compile_s": time.perf_counter() - start} if name == "torch compiled" else {}
-            with contextlib.nullcontext() if name == "torch compiled" else Traffic() as traffic:
+            unseen = name == "torch compiled" or (name == "torch_ref" and is_available())  # PyTorch's dispatcher does not see what they do
+            with contextlib.nullcontext() if unseen else Traffic() as traffic:
                 step()
             if traffic is not None:
                 found[name] |= {"traffic_bytes": traffic.bytes / elements, "kernels": traffic.operations}

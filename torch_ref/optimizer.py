@@ -6,7 +6,7 @@ A subclass names its kernel `rule`, and says by `initial_values` what its state 
 
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -119,17 +119,17 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         if not found:
             return
         hyper = self._hyper(group, t=1.0, first=True)
-        program = (
-            None if group.get("foreach") is False else one_pass.program_of(type(self).rule, self._own_prepare(), hyper, found[0].state)
-        )
+        program = None if group.get("foreach") is False else self._program(hyper, found[0].state)
         if program and one_pass.takes(found):
             one_pass.step(program, hyper, found)
         else:
             for leaf in found:
                 self._step_by_rule(leaf, group)
 
-    def _own_prepare(self) -> Callable | None:
-        return None if type(self).prepare is _as_it_is else type(self).prepare
+    def _program(self, hyper: Any, kept: Iterable[str]) -> Any:
+        """The compiled one of this rule, if there is one."""
+        prepare = type(self).prepare
+        return one_pass.program_of(type(self).rule, None if prepare is _as_it_is else prepare, hyper, kept)
 
     def _next_step(self, path: str, p: Tensor, g: Tensor, group: dict) -> one_pass.Leaf:
         """What lies here of a parameter that is about to step; raises where something does not fit."""
