@@ -20,6 +20,7 @@ from jax.interpreters import ad, batching, mlir
 from one_pass import library
 from one_pass.program import Program
 
+MOST_LEAVES = 32  # of a call: the time in which XLA compiles it grows with their cube
 _TARGET = "optparity_one_pass"
 _TOLD = ("float32", "float64", "int32")  # dtypes of hyper-parameters that the library reads
 
@@ -72,7 +73,7 @@ def applies(shell: Any) -> bool:
 def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple], *, applied: bool) -> list[tuple[Any, dict[str, Any]]]:
     """For each leaf (gradient, own arrays by name, dtype) its update, or with `applied` its next parameter, and its next state.
 
-    One call for the leaves of each dtype.
+    One call for up to `MOST_LEAVES` leaves of a dtype.
     """
     told = {"t": t} | {
         name: _told(value) for name, value in values.items() if name != "t" and not isinstance(value, numbers.Real | np.ndarray)
@@ -82,7 +83,8 @@ def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple],
         groups.setdefault((dtype, g.dtype.name), []).append(i)
     results: list[Any] = [None] * len(leaves)
     fields = list(shell.kept)
-    for (dtype, _), indices in groups.items():
+    parts = [(dtype, own[i : i + MOST_LEAVES]) for (dtype, _), own in groups.items() for i in range(0, len(own), MOST_LEAVES)]
+    for dtype, indices in parts:
         has_p = applied or leaves[indices[0]][1]["p"] is not None
         operands = list(told.values())
         for i in indices:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxopt_impl
 from jaxopt_impl.applied import is_one_pass
+from jaxopt_impl.one_pass import MOST_LEAVES
 from one_pass import library
 from optparity.parity.bits import differing
 from optparity.registry import ROWS
@@ -70,10 +71,10 @@ def test_every_row_has_its_program(row):
 
 
 @pytest.mark.parametrize("row", FULL, ids=str)
-def test_it_is_one_call_for_all_leaves_of_a_dtype(row):
-    params = [jnp.ones(3, dtype) for dtype in ("float32", "bfloat16") for _ in range(50)]
+def test_it_is_one_call_for_many_leaves_of_a_dtype(row):
+    params = [jnp.ones(3, dtype) for dtype in ("float32", "bfloat16") for _ in range(MOST_LEAVES)] + [jnp.ones(5)]
     text = compiled(row.tx.update, params, row.tx.init(params), params)
-    assert text.count(CALL) == 2
+    assert text.count(CALL) == 3
 
 
 @pytest.mark.parametrize("row", DEFAULTS, ids=str)
