@@ -9,18 +9,19 @@ NEWEST := .venv-newest
 ROADS := .venv-roads
 ACCELERATORS := .venv-accelerators
 ACCELERATORS_NEWEST := .venv-accelerators-newest
+LIBRARY := one_pass/libonepass.so
 JOBS ?= 2
 PYTEST := $(VENV)/bin/python -m pytest -n $(JOBS)
 
 .PHONY: parity test bench docs lint exhaustive newest roads browser accelerators wheels clean
 
-parity: $(VENV)/.installed  ## the main job: every optimizer, row and stream, bit for bit
+parity: $(VENV)/.installed $(LIBRARY)  ## the main job: every optimizer, row and stream, bit for bit
 	$(VENV)/bin/optparity check --plot out/parity.png --json out/parity.json
 
-test: $(VENV)/.installed lint  ## what CI runs first; then `make roads` and `make accelerators`
+test: $(VENV)/.installed $(LIBRARY) lint  ## what CI runs first; then `make roads` and `make accelerators`
 	$(PYTEST)
 
-bench: $(VENV)/.installed  ## what a step costs, against optax and torch.optim; `python -m benchmarks --help`
+bench: $(VENV)/.installed $(LIBRARY)  ## what a step costs, against optax and torch.optim; `python -m benchmarks --help`
 	$(VENV)/bin/python -m benchmarks
 
 docs: $(VENV)/.installed  ## the site, into out/site; a warning is an error
@@ -29,7 +30,7 @@ docs: $(VENV)/.installed  ## the site, into out/site; a warning is an error
 lint: $(VENV)/.installed
 	$(VENV)/bin/pre-commit run --all-files --config .pre-commit-config.yaml
 
-exhaustive: $(VENV)/.installed  ## every test, with every row x dtype x stream x context on every size of leaf; about 40 minutes
+exhaustive: $(VENV)/.installed $(LIBRARY)  ## every test, with every row x dtype x stream x context on every size of leaf; about 40 minutes
 	mkdir -p out
 	$(PYTEST) --exhaustive --durations=5 2>&1 | tee out/exhaustive.log
 
@@ -54,6 +55,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,cli,train,convert,docs,dev]'
 	touch $@
+
+# The installation builds it. This does so when its sources have changed since, and goes on where there is no compiler.
+$(LIBRARY): one_pass/build.py $(wildcard one_pass/native/*.* one_pass/native/rules/*.*)
+	-$(VENV)/bin/python -m one_pass.build
 
 $(NEWEST)/.installed $(ACCELERATORS_NEWEST)/.installed: need_newest = @test -n "$(PYTHON_NEWEST)" || \
 	{ echo "make $(MAKECMDGOALS): no Python 3.12 was found; say PYTHON_NEWEST=/path/to/python3.12"; exit 2; }
@@ -81,4 +86,4 @@ $(ACCELERATORS_NEWEST)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(ROADS) $(ACCELERATORS) $(ACCELERATORS_NEWEST) out
+	rm -rf $(VENV) $(NEWEST) $(ROADS) $(ACCELERATORS) $(ACCELERATORS_NEWEST) $(LIBRARY) out

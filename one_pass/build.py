@@ -20,8 +20,8 @@ LIBRARY = HERE / "libonepass.so"
 # Each operation rounds once: no contraction, and nothing of -ffast-math but that no errno is set and no trap is taken.
 ROUNDED_ONCE = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 FLAGS = (*ROUNDED_ONCE, "-fPIC", "-fvisibility=hidden", "-DNDEBUG")
-# C++'s own library is within, so that no other version of it is needed, and none is given away.
-LINKED = ("-pthread", *(("-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL") if sys.platform == "linux" else ()))
+# Of C++'s own library what is used is within: no other version of it is needed, none is given away, and glibc may be older (2.34, not 2.36).
+LINKED = ("-pthread", *(("-static-libstdc++", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections") if sys.platform == "linux" else ()))
 INSTRUCTIONS = {"plain": (), **({"avx2": ("-mavx2",)} if platform.machine() in ("x86_64", "AMD64") else {})}
 
 
@@ -59,7 +59,13 @@ def build(flags: tuple[str, ...] = (), library: Path = LIBRARY) -> Path:
 
     Raises: NotBuiltError, with the reason.
     """
-    cxx, include = compiler(), headers()
+    try:
+        return _built(compiler(), headers(), flags, library)
+    except OSError as error:
+        raise NotBuiltError(str(error)) from None
+
+
+def _built(cxx: str, include: Path, flags: tuple[str, ...], library: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=library.parent) as name:
         folder = Path(name)
         rules = sorted((NATIVE / "rules").glob("*.cc"))

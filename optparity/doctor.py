@@ -6,6 +6,8 @@ from importlib.util import find_spec
 
 import jax
 
+from one_pass import library
+
 from .parity import backend, canaries
 from .parity.reports import Line
 from .parity.subnormals import jax_flushes, torch_flushes
@@ -21,6 +23,7 @@ def machine() -> list[tuple[str, str]]:
             rows.append((package, version(package)))
         except PackageNotFoundError:
             rows.append((package, "not installed"))
+    rows.append(("one pass on the CPU", library.described()))
     if find_spec("torch"):
         import torch
 

