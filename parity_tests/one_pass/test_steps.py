@@ -1,0 +1,114 @@
+"""The library steps as the rules do: every size, number of threads, dtype and treatment of subnormals."""
+
+import platform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax import lax
+
+from optparity.registry import ROWS, Row
+
+from . import checks
+from ..sampling import ACCUMULATORS, DEFAULTS, FULL, sampled
+
+X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="MXCSR is a register of x86-64")
+CASES = [(row, dtype) for row in (*DEFAULTS, *FULL, *ACCUMULATORS) for dtype in row.dtypes]
+
+
+@pytest.mark.parametrize(
+    ("row", "dtype"), sampled(CASES, lambda row, dtype: dtype == "float32" or row.optimizer == "adam" or row in ACCUMULATORS), ids=str
+)
+def test_leaves_of_all_sizes(row, dtype):
+    checks.steps_are_the_rules(row, dtype)
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_each_size_alone(dtype):
+    checks.each_size_alone(Row("adam", "default"), dtype)
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES)
+def test_a_first_moment_in_bfloat16(dtype):
+    adam = Row("adam", "default")
+
+    def make(groups):
+        return adam.entry.torch(groups, mu_dtype=torch.bfloat16)
+
+    shapes = [(), (17,), (1025,)]
+    with checks.counted() as taken:
+        ours = checks.stepped(make, shapes, dtype)
+    assert len(taken) == 2
+    checks.same_bits(ours, checks.stepped(make, shapes, dtype, foreach=False))
+
+
+def test_rounding():
+    checks.rounding_is_the_others()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", range(64))
+def test_every_float32_is_rounded_right(part):
+    bits = np.arange(part << 26, (part + 1) << 26, dtype=np.int64).astype(np.uint32)
+    checks.rounding_is_the_others(bits.view(np.float32))
+
+
+def test_halves_are_widened():
+    checks.halves_are_widened()
+
+
+@X86
+@pytest.mark.parametrize("word", checks.WORDS.values(), ids=checks.WORDS)
+def test_the_word_is_put_back(word):
+    checks.the_word_is_put_back(word)
+
+
+def test_subnormals_in_torch():
+    checks.subnormals_are_flushed_as_torch_says()
+
+
+@pytest.mark.parametrize("n", [5, 3 * checks.PART + 5])
+def test_subnormals_in_jax(n):
+    """Stepped parameters keep them. An update treats them as the XLA program around it, which goes on as it did."""
+    shell = Row("sgd", "default").entry.jax(1.0).update.__self__
+    tiny, zero = jnp.full(n, 1e-39, jnp.float32), jnp.zeros(n, jnp.float32)
+
+    @jax.jit
+    def around(x, one):
+        return x * one
+
+    @jax.jit
+    def program(x, zero, one):
+        p, _ = shell.update_and_apply(x, shell.init(zero), zero)
+        u, _ = shell.update(x, shell.init(zero), zero)
+        return p, u, lax.optimization_barrier((x, p, u))[0] * one
+
+    p, u, after = program(tiny, zero, jnp.float32(1))
+    # Compared in NumPy, as XLA's comparison may take a subnormal for 0.
+    assert (np.asarray(p) == -np.asarray(tiny)).all()
+    outside = np.asarray(around(tiny, jnp.float32(1)))
+    assert (np.asarray(u) == -outside).all()
+    assert (np.asarray(after) == outside).all()
+
+
+@pytest.mark.exhaustive
+def test_more_elements_than_32_bits_count():
+    """8.6 GB."""
+    n = 2**31 + 17
+    p = torch.nn.Parameter(torch.ones(n, dtype=torch.bfloat16))
+    p.grad = torch.ones(n, dtype=torch.bfloat16)
+    twice = [0, 2**30, 2**31 - 1, 2**31, 2**31 + 1, n - 1]
+    p.grad[twice] = 2
+    with checks.threads(2), checks.counted() as taken:
+        Row("sgd", "default").entry.torch([p], lr=0.5).step()
+    assert len(taken) == 1
+    with torch.no_grad():
+        assert (p[twice] == 0).all()
+        p[twice] = 0.5
+        assert all((part == 0.5).all() for part in p.split(2**26))
+
+
+def test_every_row_is_sampled():
+    assert {row.optimizer for row, _ in CASES} == {row.optimizer for row in ROWS}
