@@ -34,19 +34,25 @@ _SMALL = (
 )
 
 
-def built(folder: Path, changes: tuple[Change, ...] = (), flags: tuple[str, ...] = ()) -> Path:
-    """A library with Adam's plain rule, as `cpp` writes it now, of a changed copy of native/, compiled with further flags."""
+def changed_sources(folder: Path, changes: tuple[Change, ...] = ()) -> Path:
+    """A changed copy of native/, with Adam's plain rule as `cpp` writes it now."""
     native = folder / "native"
     (native / "rules").mkdir(parents=True)
     for name in ("library.cc", "programs.h", "rounded.h"):
         shutil.copy(build.NATIVE / name, native)
-    (native / "rules" / "adam.cc").write_text(cpp.kernel("adam", [recorded(importlib.import_module("jaxopt_impl.adam"), lambda name: False)]))
+    adam = recorded(importlib.import_module("jaxopt_impl.adam"), lambda name: False)
+    (native / "rules" / "adam.cc").write_text(cpp.kernel("adam", [adam]))
     for file, text, instead in (*_SMALL, *changes):
         source = (native / file).read_text()
         assert text in source, f"{file} has no {text!r} any more"
         (native / file).write_text(source.replace(text, instead))
+    return native
+
+
+def built(folder: Path, changes: tuple[Change, ...] = (), flags: tuple[str, ...] = ()) -> Path:
+    """A folder with a library of such sources, compiled with further flags."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "NATIVE", native)
+        patch.setattr(build, "NATIVE", changed_sources(folder, changes))
         build.build(flags, folder / build.LIBRARY.name)
     return folder
 

@@ -1,6 +1,9 @@
 """The library steps as the rules do: every size, number of threads, dtype and treatment of subnormals."""
 
+import importlib
 import platform
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,8 @@ import pytest
 import torch
 from jax import lax
 
+from one_pass import build
+from one_pass.program import recorded
 from optparity.registry import ROWS, Row
 
 from . import checks
@@ -91,6 +96,28 @@ def test_subnormals_in_jax(n):
     outside = np.asarray(around(tiny, jnp.float32(1)))
     assert (np.asarray(u) == -outside).all()
     assert (np.asarray(after) == outside).all()
+
+
+WITHOUT_THREADS = """
+import ctypes, resource, sys
+import numpy as np
+step = ctypes.CDLL(sys.argv[1]).one_pass_step
+step.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3]
+n = 1 << 16
+g, p, h, kinds = np.ones(n, np.float32), np.zeros(n, np.float32), np.zeros(32), np.zeros(3, np.int64)
+h[0] = -1
+table = np.array([n, *(x.ctypes.data for x in (g, p, p))])
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 20), -1))  # a thread needs 8 MiB for its stack
+assert step(sys.argv[2].encode(), h.ctypes.data, kinds.ctypes.data, table.ctypes.data, 1, 1, 4) == 0
+assert (p == 1).all()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is read and set as Linux has it")
+def test_where_no_thread_is_to_be_had_the_caller_does_everything():
+    program = recorded(importlib.import_module("jaxopt_impl.sgd"), lambda name: False)
+    subprocess.run([sys.executable, "-c", WITHOUT_THREADS, str(build.LIBRARY), program.name], check=True)
 
 
 @pytest.mark.exhaustive
