@@ -272,7 +272,6 @@ namespace {
 namespace ffi = xla::ffi;
 
 double number_of(const ffi::AnyBuffer& x, int64_t lane) {
-    if (!x.element_count()) return 0;  // of no lanes, which step nothing
     switch (x.element_type()) {
         case ffi::DataType::F32: return static_cast<const float*>(x.untyped_data())[lane];
         case ffi::DataType::F64: return static_cast<const double*>(x.untyped_data())[lane];

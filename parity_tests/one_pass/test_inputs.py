@@ -245,12 +245,3 @@ def test_empty_and_single_in_jax():
     updates, state = jax.jit(tx.update)(leaves, tx.init(leaves), leaves)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, state.momentum_buffer) == jax.tree.map(jnp.shape, leaves)
     assert updates["one"] == updates["three"][0, 0, 0] == -0.125
-
-
-@pytest.mark.parametrize("shape", [(0, 5), (3, 0)])
-def test_a_learning_rate_for_each_of_no_lanes(shape):
-    def step(lr, p):
-        tx = jaxopt_impl.sgd(lr, momentum=0.5)
-        return tx.update(p, tx.init(p), p)[0]
-
-    assert jax.jit(jax.vmap(step))(jnp.ones(shape[0]), jnp.ones(shape)).shape == shape
