@@ -178,7 +178,9 @@ def _interesting() -> np.ndarray:
     floats = [halves.view(dtype).astype(np.float32).view(np.uint32) for dtype in (np.float16, ml_dtypes.bfloat16)]
     near = np.array([-1, 0, 1], np.int64)
     ties = [bits.astype(np.int64)[:, None] + middle + near for bits, middle in zip(floats, (0x1000, 0x8000), strict=True)]
-    ends = np.array([65504, 65519.996, 65520, 65536, 2.0**-14, 2.0**-24, 2.0**-25, 2.0**-26, 2.0**-126, 2.0**-133, 2.0**-134, 3.4e38], np.float32)
+    ends = np.array(
+        [65504, 65519.996, 65520, 65536, 2.0**-14, 2.0**-24, 2.0**-25, 2.0**-26, 2.0**-126, 2.0**-133, 2.0**-134, 3.4e38], np.float32
+    )
     spread = (np.concatenate([ends, -ends]).view(np.uint32).astype(np.int64)[:, None] + np.arange(-4, 5)).ravel()
     small = (np.arange(-2048, 2049) / 2.0**25).astype(np.float32).view(np.uint32)  # ties of float16's subnormals
     words = np.random.default_rng(0).integers(0, 2**32, 2**18)

@@ -57,7 +57,7 @@ def gradient_is_the_parameter_before():
 
 
 def negated_gradient():
-    return [leaf(vector(0), torch._neg_view(vector(1)))]
+    return [leaf(vector(0), torch.ops.aten._neg_view(vector(1)))]
 
 
 def imaginary_part_of_a_conjugate():

@@ -15,6 +15,7 @@ NO_TAIL = Change("library.cc", "std::min(BLOCK, last - i)", "std::min(BLOCK, las
 LATE = Change("library.cc", "step.run(j ? end_of(j - 1, k, elements) : 0, end", "step.run(j ? end_of(j - 1, k, elements) + 16 : 0, end")
 CUT_OFF = Change("rounded.h", "size + 0xfff + (size >> 13 & 1)", "size")
 TIES_UP = Change("rounded.h", "b + 0x7fff + (b >> 16 & 1)", "b + 0x8000")
+FINITE = Change("library.cc", "size >= 0x7c00 ?", "size > 0x7c00 ?")
 SMALL = Change("rounded.h", "size < 0x38800000 ?", "size < 0x38000000 ?")
 
 
@@ -66,6 +67,7 @@ def test_a_wrong_operation_of_the_generator_is_found(operation, written, tmp_pat
         (LATE, steps, r"\d+ elements differ"),
         (CUT_OFF, checks.rounding_is_the_others, r"float16 of 0x\S+"),
         (TIES_UP, checks.rounding_is_the_others, r"bfloat16 of 0x\S+"),
+        (FINITE, checks.halves_are_widened, r"float16 to float32"),
         (SMALL, checks.rounding_is_the_others, r"float16 of 0x\S+"),
     ],
 )

@@ -23,7 +23,9 @@ def run(folder: Path, sanitizer: str, names: str) -> subprocess.CompletedProcess
     """The driver with a library, both compiled with a sanitizer."""
     flags = (f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-g1")
     library, driver = build.build(flags, folder / build.LIBRARY.name), folder / "driver"
-    subprocess.run([build.compiler(), *flags, "-std=c++17", str(DRIVER), str(library), f"-Wl,-rpath,{folder}", "-o", str(driver)], check=True)
+    subprocess.run(
+        [build.compiler(), *flags, "-std=c++17", str(DRIVER), str(library), f"-Wl,-rpath,{folder}", "-o", str(driver)], check=True
+    )
     return subprocess.run([str(driver)], input=names, capture_output=True, text=True, check=False)
 
 

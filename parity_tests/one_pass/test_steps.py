@@ -15,8 +15,8 @@ from one_pass import build
 from one_pass.program import recorded
 from optparity.registry import ROWS, Row
 
-from . import checks
 from ..sampling import ACCUMULATORS, DEFAULTS, FULL, sampled
+from . import checks
 
 X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="MXCSR is a register of x86-64")
 CASES = [(row, dtype) for row in (*DEFAULTS, *FULL, *ACCUMULATORS) for dtype in row.dtypes]
