@@ -18,7 +18,9 @@ def written(kernel: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.one_pass", description="Write the rules as C++.")
-    parser.add_argument("--show", choices=KERNELS, metavar="KERNEL", help=f"print the C++ of one of {', '.join(KERNELS)}, and write nothing")
+    parser.add_argument(
+        "--show", choices=KERNELS, metavar="KERNEL", help=f"print the C++ of one of {', '.join(KERNELS)}, and write nothing"
+    )
     show = parser.parse_args().show
     if show:
         print(written(show), end="")
