@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -254,9 +255,14 @@ EXPORTED int one_pass_step(const char* name, const double* h, const int64_t* kin
     }
     step.prepare(h);
     const int64_t elements = step.elements(), k = parts(elements, threads);
+    auto part = [&](int64_t j) { step.run(j ? end_of(j - 1, k, elements) : 0, end_of(j, k, elements)); };
     std::vector<std::thread> others;
-    for (int64_t j = 1; j < k; j++) others.emplace_back([&, j] { step.run(end_of(j - 1, k, elements), end_of(j, k, elements)); });
-    step.run(0, end_of(0, k, elements));
+    others.reserve(k - 1);
+    try {
+        while (int64_t(others.size()) < k - 1) others.emplace_back(part, others.size() + 1);
+    } catch (const std::system_error&) {}  // no more threads are to be had: this one does the rest
+    for (int64_t j = int64_t(others.size()) + 1; j < k; j++) part(j);
+    part(0);
     for (auto& other : others) other.join();
     return 0;
 }
