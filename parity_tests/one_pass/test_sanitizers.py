@@ -1,4 +1,4 @@
-"""No step reads or writes beside its arrays, does what C++ leaves open, or shares memory between threads: as the compiler's checks see it."""
+"""No step reads or writes beside its arrays, does what C++ leaves open, or shares memory between threads, as compilers check it."""
 
 import importlib
 import subprocess
