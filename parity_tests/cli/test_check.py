@@ -58,7 +58,7 @@ def test_check_says_same_and_writes_files(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
-def fences_down(monkeypatch):
+def fences_down(monkeypatch, without_one_pass):
     """Compiled anew, within the test and after it."""
 
     def forget():

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import ctypes.util
 import functools
-import importlib
 from collections.abc import Iterator, Sequence
 
 import ml_dtypes
@@ -17,7 +16,7 @@ from one_pass.program import Program
 from optparity._arrays import to_numpy, to_torch
 from optparity.parity.bits import differing
 from optparity.registry import Row
-from torch_ref import one_pass
+from torch_ref import adam, one_pass
 
 PART = 1 << 14  # elements for which the library takes another thread
 SIZES = (0, 1, 7, 15, 16, 17, 1023, 1024, 1025, PART - 1, PART + 1, 3 * PART + 5)
@@ -154,7 +153,7 @@ def subnormals_are_flushed_as_torch_says() -> None:
 
 
 def _plain_adam() -> Program:
-    program = library.find(importlib.import_module("jaxopt_impl.adam"), lambda name: False)
+    program = library.find(library.Kernel(adam.step, adam.prepare, adam.Hyper), lambda name: False)
     assert program is not None, "the library lacks Adam"
     return program
 

@@ -1,4 +1,4 @@
-"""No step reads or writes beside its arrays, does what C++ leaves open, or shares memory between threads, as compilers check it."""
+"""No step touches memory beside its arrays, does what C++ leaves open, or shares memory between threads, as the sanitizers see it."""
 
 import importlib
 import subprocess

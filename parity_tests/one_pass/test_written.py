@@ -41,7 +41,7 @@ def test_a_library_of_other_sources_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "NATIVE", tmp_path)
     library._loaded.cache_clear()
     try:
-        with pytest.raises(library.Unavailable, match=r"built of other sources; python -m one_pass.build builds it anew"):
+        with pytest.raises(library.UnavailableError, match=r"built of other sources; python -m one_pass.build builds it anew"):
             library.available()
     finally:
         library._loaded.cache_clear()
