@@ -1,6 +1,7 @@
 """A group's step as one compiled call for all its parameters on CPUs, where the library is there; elsewhere the rule."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -38,24 +39,30 @@ def _found(kernel: library.Kernel, is_set: frozenset[str]) -> Program | None:
 
 
 def takes(leaves: Sequence[Leaf]) -> bool:
-    """Whether all are plain tensors on the CPU, each whole in memory, and none of them lies across another."""
+    """Whether all are plain tensors on the CPU, each whole in memory, and none that is written lies across another."""
     if torch.compiler.is_compiling():
         return False
-    ranges = []
+    written, read = [], set()
     for leaf in leaves:
-        for x in (leaf.g, leaf.p, *leaf.state.values()):
-            if type(x) not in (Tensor, torch.nn.Parameter) or x.device.type != "cpu" or not x.is_contiguous():
-                return False
-        ranges += [(x.data_ptr(), x.numel() * x.element_size()) for x in (leaf.p, *leaf.state.values())]
-    written = np.array([each for each in ranges if each[1]], np.int64).reshape(-1, 2)
-    read = np.array([(leaf.g.data_ptr(), leaf.g.numel() * leaf.g.element_size()) for leaf in leaves if leaf.g.numel()], np.int64)
-    return not _overlap(written) and not _overlap(np.unique(np.concatenate([written, read.reshape(-1, 2)]), axis=0))
+        tensors = (leaf.p, leaf.g, *leaf.state.values())
+        if not all(_is_plain(x) for x in tensors):
+            return False
+        p, g, *state = ((x.data_ptr(), x.numel() * x.element_size()) for x in tensors)
+        written += [p, *state]
+        if g != p:
+            read.add(g)  # two leaves may have one gradient
+    return not _overlap([each for each in (*written, *read) if each[1]])
 
 
-def _overlap(ranges: np.ndarray) -> bool:
+def _is_plain(x: Tensor) -> bool:
+    """Whether its memory holds its numbers in their order: no view that negates them, no subclass that means something else."""
+    return type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.is_contiguous() and not x.is_neg()
+
+
+def _overlap(ranges: Sequence[tuple[int, int]]) -> bool:
     """Whether two of some ranges (start, bytes) have a byte in common."""
-    ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
-    return bool((ranges[1:, 0] < ranges[:-1].sum(1)).any())
+    along = sorted(ranges)
+    return any(start + size > after for (start, size), (after, _) in itertools.pairwise(along))
 
 
 def step(program: Program, hyper: Any, leaves: Sequence[Leaf]) -> None:

@@ -102,11 +102,6 @@ BY_THE_RULE = [
     one_number_for_all,
     subclass,
 ]
-NOT_YET = {
-    gradient_is_the_parameter_before: "two threads: one writes the parameter that the other reads as a gradient",
-    negated_gradient: "the numbers in memory have the other sign",
-    imaginary_part_of_a_conjugate: "the numbers in memory have the other sign",
-}
 
 
 def gradient_is_its_parameter():
@@ -155,10 +150,7 @@ def both(make, leaves) -> int:
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-@pytest.mark.parametrize(
-    "leaves",
-    [pytest.param(f, marks=pytest.mark.xfail(strict=True, reason=NOT_YET[f])) if f in NOT_YET else f for f in BY_THE_RULE],
-)
+@pytest.mark.parametrize("leaves", BY_THE_RULE)
 def test_by_the_rule(leaves, make):
     assert both(make, leaves) == 0
 
