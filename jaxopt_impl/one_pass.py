@@ -16,11 +16,13 @@ import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jaxlib.mlir import ir
 
 from one_pass import library
 from one_pass.program import Program
 
 MOST_LEAVES = 32  # of a call: the time in which XLA compiles it grows with their cube
+KEPT = 2**25  # bytes that malloc gives again to who asks for them again; of more the system makes new pages each time (of glibc)
 _TARGET = "optparity_one_pass"
 _TOLD = ("float32", "float64", "int32")  # dtypes of hyper-parameters that the library reads
 
@@ -35,6 +37,7 @@ class Call:
         dtype: the leaves'.
         has_p: whether the parameters are among the operands.
         applied: whether they are stepped, and returned in the place of the update.
+        large: whether the updates of the whole step take more memory than `KEPT`.
         lanes: None; or how many of everything there are, along a first axis.
     """
 
@@ -43,6 +46,7 @@ class Call:
     dtype: str
     has_p: bool
     applied: bool
+    large: bool = False
     lanes: int | None = None
 
     @functools.cached_property
@@ -83,6 +87,7 @@ def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple],
         groups.setdefault((dtype, g.dtype.name), []).append(i)
     results: list[Any] = [None] * len(leaves)
     fields = list(shell.kept)
+    large = sum(g.size * np.dtype(dtype).itemsize for g, _, dtype in leaves) > KEPT
     parts = [(dtype, own[i : i + MOST_LEAVES]) for (dtype, _), own in groups.items() for i in range(0, len(own), MOST_LEAVES)]
     for dtype, indices in parts:
         has_p = applied or leaves[indices[0]][1]["p"] is not None
@@ -90,7 +95,7 @@ def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple],
         for i in indices:
             g, own, _ = leaves[i]
             operands += [g, *([own["p"]] if has_p else []), *(own[field] for field in fields)]
-        flat = _step.bind(*operands, call=Call(shell, tuple(told), dtype, has_p, applied))
+        flat = _step.bind(*operands, call=Call(shell, tuple(told), dtype, has_p, applied, large))
         for place, i in enumerate(indices):
             u, *state = flat[place * (1 + len(fields)) : (place + 1) * (1 + len(fields))]
             results[i] = (u, dict(zip(fields, state, strict=True)))
@@ -126,8 +131,15 @@ def _shapes(*operands: ShapedArray, call: Call) -> list[ShapedArray]:
 
 
 def _on_cpu(ctx, *operands, call: Call):
-    """The library's call; but the rule where XLA has still to part the arrays among devices, or where the program is kept for elsewhere."""
+    """The library's call; but the rule where XLA has still to part the arrays among devices, or where the program is kept for elsewhere.
+
+    An update takes the memory of its gradient where that is computed in the same program. Where it is given the update needs memory of its
+    own, and if that is large, to get it costs more than a pass saves: XLA's loops need none.
+    """
     if call.program is None or _is_parted(ctx.module_context) or ctx.module_context.lowering_parameters.for_export:
+        return _rule(ctx, *operands, call=call)
+    given = [isinstance(leaf[0].owner, ir.Block) for leaf in call.leaves(operands)]
+    if call.large and any(given) and not call.applied:
         return _rule(ctx, *operands, call=call)
     _register()
     shell, program = call.shell, call.program
@@ -142,13 +154,15 @@ def _on_cpu(ctx, *operands, call: Call):
     avals_in = [*ctx.avals_in[:first], *(x for leaf in call.leaves(ctx.avals_in) for x in arranged(leaf, 1 + call.has_p))]
     outs = [ctx.avals_out[i : i + width] for i in range(0, len(ctx.avals_out), width)]
     avals_out = [x for leaf in outs for x in arranged(leaf, 1)]
+    g_dtype = call.leaves(ctx.avals_in)[0][0].dtype
     aliases = {}
     for i in range(len(outs)):
         at, to = first + i * call.each, i * width
         aliases |= {at + 1 + call.has_p + f: to + 1 + f for f in range(len(order))}
         if call.applied:
             aliases[at + 1] = to
-    g_dtype = call.leaves(ctx.avals_in)[0][0].dtype
+        elif not given[i] and g_dtype == np.dtype(call.dtype):
+            aliases[at] = to
     kinds = [shell.state_dtype(np.zeros((), g_dtype)).name, call.dtype, g_dtype.name]
     kinds += [x.dtype.name for x in avals_out[1:width]]
     names = list(hyper)

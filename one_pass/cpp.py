@@ -24,8 +24,9 @@ def kernel(name: str, programs: Iterable[Program]) -> str:
         text += _once(numbers, "numbers", _numbers(program))
         text += _once(loops, "loop", _loop(program))
         f, loop = numbers[_numbers(program)], loops[_loop(program)]
-        each = ", ".join(f"{loop}<{kind}>" for kind in ("float", "double", "BFloat16", "Float16"))
-        rows[program.name] = f'    {{"{program.name}", {len(program.fields)}, {f}, {{{each}}}}},\n'
+        each = ", ".join(f"{loop}<{kind}, false>" for kind in ("float", "double", "BFloat16", "Float16"))
+        applied = ", ".join(f"{loop}<{kind}, true>" for kind in ("float", "double"))
+        rows[program.name] = f'    {{"{program.name}", {len(program.fields)}, {f}, {{{each}}}, {{{applied}}}}},\n'
     table = f"}}  // namespace\n\nextern const Program TABLE({name})[] = {{\n{''.join(rows.values())}    {{}},\n}};\n"
     return f"{text}\n{table}"
 
@@ -44,7 +45,7 @@ def _numbers(program: Program) -> str:
 
 
 def _loop(program: Program) -> str:
-    used = {operand for _, _, operands in program.lines for operand in operands} | {program.update, *program.after.values()}
+    used = {operand for _, _, operands in program.lines for operand in operands} | {program.update, *program.after.values(), "p"}
     arrays = {"g": "a.g", "p": "a.p", **{name: f"a.before[{i}]" for i, name in enumerate(program.fields)}}
     arrays = {name: place for name, place in arrays.items() if name in used}
     after = {name: f"a.after[{program.fields.index(name)}]" for name in program.after} | {"u": "a.u"}
@@ -54,9 +55,10 @@ def _loop(program: Program) -> str:
     constants += "".join(f"    const bool z{i} = a.c[{i}] == 0;\n" for i in program.zeros)
     lines = "".join(f"        const T {name} = Element<T>::of({name}_[i]);\n" for name in arrays)
     lines += "".join(f"        const T {name} = {_line(operation, *operands)};\n" for name, operation, operands in program.lines)
-    lines += "".join(f"        next_{name}[i] = kept({value});\n" for name, value in {**program.after, "u": program.update}.items())
+    lines += "".join(f"        next_{name}[i] = kept({value});\n" for name, value in program.after.items())
+    lines += f"        next_u[i] = kept(applied ? p + {program.update} : {program.update});\n"
     return (
-        f"template <class T> void NAME(const Operands& a) {{\n{pointers}{constants}"
+        f"template <class T, bool applied> void NAME(const Operands& a) {{\n{pointers}{constants}"
         f"    EACH_ALONE\n    for (int64_t i = 0; i < a.n; i++) {{\n{lines}    }}\n}}\n"
     )
 

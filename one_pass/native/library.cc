@@ -173,6 +173,26 @@ struct Step {
 
     template <class T> void run(const Leaf& leaf, int64_t first, int64_t last) const {
         const Kind own = computed == DOUBLE ? DOUBLE : FLOAT;  // the kind of T
+        const bool alike = computed == own && of_p == own && of_g == own && std::all_of(of_field, of_field + program->fields, [&](Kind kind) { return kind == own; });
+        alike ? run_in_place<T>(leaf, first, last) : run_in_blocks<T>(leaf, own, first, last);
+    }
+
+    // Where everything is stored as it is computed, the loop goes over memory itself.
+    template <class T> void run_in_place(const Leaf& leaf, int64_t first, int64_t last) const {
+        Operands a{};
+        a.n = last - first;
+        a.c = numbers;
+        a.g = static_cast<const T*>(leaf.g) + first;
+        a.p = leaf.p ? static_cast<const T*>(leaf.p) + first : a.g;
+        a.u = static_cast<T*>(leaf.out) + first;
+        for (int f = 0; f < program->fields; f++) {
+            a.before[f] = static_cast<const T*>(leaf.before[f]) + first;
+            a.after[f] = static_cast<T*>(leaf.after[f]) + first;
+        }
+        applied ? program->applied[computed](a) : program->loops[computed](a);
+    }
+
+    template <class T> void run_in_blocks(const Leaf& leaf, Kind own, int64_t first, int64_t last) const {
         alignas(64) T g[BLOCK], p[BLOCK], u[BLOCK], fields[MOST_FIELDS][BLOCK];
         for (int64_t i = first; i < last; i += BLOCK) {
             Operands a{};
@@ -186,7 +206,7 @@ struct Step {
             };
             auto out = [&](void* array, Kind kind, T* block) -> void* { return kind == own ? static_cast<void*>(const_cast<char*>(place(array, kind))) : block; };
             a.g = in(leaf.g, of_g, g);
-            a.p = leaf.p ? in(leaf.p, of_p, p) : nullptr;
+            a.p = leaf.p ? in(leaf.p, of_p, p) : a.g;  // where it is null the loop does not use it
             for (int f = 0; f < program->fields; f++) {
                 a.before[f] = in(leaf.before[f], of_field[f], fields[f]);
                 a.after[f] = out(leaf.after[f], of_field[f], fields[f]);

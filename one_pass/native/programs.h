@@ -11,7 +11,7 @@ struct Operands {
     const void *g, *p;
     const void* before[MOST_FIELDS];
     void* after[MOST_FIELDS];
-    void* u;
+    void* u;  // the update, or the next parameters
     const double* c;
 };
 
@@ -20,4 +20,5 @@ struct Program {
     int fields;
     void (*numbers)(const double* h, double* c);  // once a step, in float64
     void (*loops[4])(const Operands&);            // float, double, bfloat16, float16
+    void (*applied[2])(const Operands&);          // float, double: the next parameters in the place of the update
 };

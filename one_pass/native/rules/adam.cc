@@ -13,8 +13,9 @@ void numbers_0(const double* h, double* c) {
     c[5] = sqrt((1.0 - power(h[2], h[12])));
     c[6] = h[3];
 }
-template <class T> void loop_0(const Operands& a) {
+template <class T, bool applied> void loop_0(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
     const Array<T>* exp_avg_sq_ = of<T>(a.before[1]);
     Array<T>* next_exp_avg = of<T>(a.after[0]);
@@ -30,6 +31,7 @@ template <class T> void loop_0(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T exp_avg = Element<T>::of(exp_avg_[i]);
         const T exp_avg_sq = Element<T>::of(exp_avg_sq_[i]);
         const T x0 = c0 * exp_avg;
@@ -47,14 +49,15 @@ template <class T> void loop_0(const Operands& a) {
         const T x12 = -x11;
         next_exp_avg[i] = kept(x2);
         next_exp_avg_sq[i] = kept(x6);
-        next_u[i] = kept(x12);
+        next_u[i] = kept(applied ? p + x12 : x12);
     }
 }
 
 // adam_98e5e45d: amsgrad
 // numbers_0, as above
-template <class T> void loop_1(const Operands& a) {
+template <class T, bool applied> void loop_1(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
     const Array<T>* exp_avg_sq_ = of<T>(a.before[1]);
     const Array<T>* max_exp_avg_sq_ = of<T>(a.before[2]);
@@ -72,6 +75,7 @@ template <class T> void loop_1(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T exp_avg = Element<T>::of(exp_avg_[i]);
         const T exp_avg_sq = Element<T>::of(exp_avg_sq_[i]);
         const T max_exp_avg_sq = Element<T>::of(max_exp_avg_sq_[i]);
@@ -92,7 +96,7 @@ template <class T> void loop_1(const Operands& a) {
         next_exp_avg[i] = kept(x2);
         next_exp_avg_sq[i] = kept(x6);
         next_max_exp_avg_sq[i] = kept(x7);
-        next_u[i] = kept(x13);
+        next_u[i] = kept(applied ? p + x13 : x13);
     }
 }
 
@@ -107,7 +111,7 @@ void numbers_1(const double* h, double* c) {
     c[6] = sqrt((1.0 - power(h[2], h[12])));
     c[7] = h[3];
 }
-template <class T> void loop_2(const Operands& a) {
+template <class T, bool applied> void loop_2(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -148,13 +152,13 @@ template <class T> void loop_2(const Operands& a) {
         const T x15 = -x14;
         next_exp_avg[i] = kept(x5);
         next_exp_avg_sq[i] = kept(x9);
-        next_u[i] = kept(x15);
+        next_u[i] = kept(applied ? p + x15 : x15);
     }
 }
 
 // adam_cc286706: amsgrad, weight_decay
 // numbers_1, as above
-template <class T> void loop_3(const Operands& a) {
+template <class T, bool applied> void loop_3(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -200,7 +204,7 @@ template <class T> void loop_3(const Operands& a) {
         next_exp_avg[i] = kept(x5);
         next_exp_avg_sq[i] = kept(x9);
         next_max_exp_avg_sq[i] = kept(x10);
-        next_u[i] = kept(x16);
+        next_u[i] = kept(applied ? p + x16 : x16);
     }
 }
 
@@ -216,7 +220,7 @@ void numbers_2(const double* h, double* c) {
     c[7] = (h[0] * h[4]);
     c[8] = h[4];
 }
-template <class T> void loop_4(const Operands& a) {
+template <class T, bool applied> void loop_4(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -257,13 +261,13 @@ template <class T> void loop_4(const Operands& a) {
         const T x15 = -x14;
         next_exp_avg[i] = kept(x2);
         next_exp_avg_sq[i] = kept(x6);
-        next_u[i] = kept(x15);
+        next_u[i] = kept(applied ? p + x15 : x15);
     }
 }
 
 // adam_8eb9bf68: amsgrad, decoupled_weight_decay, weight_decay
 // numbers_2, as above
-template <class T> void loop_5(const Operands& a) {
+template <class T, bool applied> void loop_5(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -309,14 +313,15 @@ template <class T> void loop_5(const Operands& a) {
         next_exp_avg[i] = kept(x2);
         next_exp_avg_sq[i] = kept(x6);
         next_max_exp_avg_sq[i] = kept(x7);
-        next_u[i] = kept(x16);
+        next_u[i] = kept(applied ? p + x16 : x16);
     }
 }
 
 // adam_1ea708a7: maximize
 // numbers_0, as above
-template <class T> void loop_6(const Operands& a) {
+template <class T, bool applied> void loop_6(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
     const Array<T>* exp_avg_sq_ = of<T>(a.before[1]);
     Array<T>* next_exp_avg = of<T>(a.after[0]);
@@ -332,6 +337,7 @@ template <class T> void loop_6(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T exp_avg = Element<T>::of(exp_avg_[i]);
         const T exp_avg_sq = Element<T>::of(exp_avg_sq_[i]);
         const T x0 = -g;
@@ -350,14 +356,15 @@ template <class T> void loop_6(const Operands& a) {
         const T x13 = -x12;
         next_exp_avg[i] = kept(x3);
         next_exp_avg_sq[i] = kept(x7);
-        next_u[i] = kept(x13);
+        next_u[i] = kept(applied ? p + x13 : x13);
     }
 }
 
 // adam_35e62cb2: amsgrad, maximize
 // numbers_0, as above
-template <class T> void loop_7(const Operands& a) {
+template <class T, bool applied> void loop_7(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
     const Array<T>* exp_avg_sq_ = of<T>(a.before[1]);
     const Array<T>* max_exp_avg_sq_ = of<T>(a.before[2]);
@@ -375,6 +382,7 @@ template <class T> void loop_7(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T exp_avg = Element<T>::of(exp_avg_[i]);
         const T exp_avg_sq = Element<T>::of(exp_avg_sq_[i]);
         const T max_exp_avg_sq = Element<T>::of(max_exp_avg_sq_[i]);
@@ -396,13 +404,13 @@ template <class T> void loop_7(const Operands& a) {
         next_exp_avg[i] = kept(x3);
         next_exp_avg_sq[i] = kept(x7);
         next_max_exp_avg_sq[i] = kept(x8);
-        next_u[i] = kept(x14);
+        next_u[i] = kept(applied ? p + x14 : x14);
     }
 }
 
 // adam_0e873110: maximize, weight_decay
 // numbers_1, as above
-template <class T> void loop_8(const Operands& a) {
+template <class T, bool applied> void loop_8(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -444,13 +452,13 @@ template <class T> void loop_8(const Operands& a) {
         const T x16 = -x15;
         next_exp_avg[i] = kept(x6);
         next_exp_avg_sq[i] = kept(x10);
-        next_u[i] = kept(x16);
+        next_u[i] = kept(applied ? p + x16 : x16);
     }
 }
 
 // adam_8f5f0ee1: amsgrad, maximize, weight_decay
 // numbers_1, as above
-template <class T> void loop_9(const Operands& a) {
+template <class T, bool applied> void loop_9(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -497,13 +505,13 @@ template <class T> void loop_9(const Operands& a) {
         next_exp_avg[i] = kept(x6);
         next_exp_avg_sq[i] = kept(x10);
         next_max_exp_avg_sq[i] = kept(x11);
-        next_u[i] = kept(x17);
+        next_u[i] = kept(applied ? p + x17 : x17);
     }
 }
 
 // adam_54b125a6: decoupled_weight_decay, maximize, weight_decay
 // numbers_2, as above
-template <class T> void loop_10(const Operands& a) {
+template <class T, bool applied> void loop_10(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -545,13 +553,13 @@ template <class T> void loop_10(const Operands& a) {
         const T x16 = -x15;
         next_exp_avg[i] = kept(x3);
         next_exp_avg_sq[i] = kept(x7);
-        next_u[i] = kept(x16);
+        next_u[i] = kept(applied ? p + x16 : x16);
     }
 }
 
 // adam_4b50ddd1: amsgrad, decoupled_weight_decay, maximize, weight_decay
 // numbers_2, as above
-template <class T> void loop_11(const Operands& a) {
+template <class T, bool applied> void loop_11(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -598,24 +606,24 @@ template <class T> void loop_11(const Operands& a) {
         next_exp_avg[i] = kept(x3);
         next_exp_avg_sq[i] = kept(x7);
         next_max_exp_avg_sq[i] = kept(x8);
-        next_u[i] = kept(x17);
+        next_u[i] = kept(applied ? p + x17 : x17);
     }
 }
 
 }  // namespace
 
 extern const Program TABLE(adam)[] = {
-    {"adam_08c9213c", 2, numbers_0, {loop_0<float>, loop_0<double>, loop_0<BFloat16>, loop_0<Float16>}},
-    {"adam_98e5e45d", 3, numbers_0, {loop_1<float>, loop_1<double>, loop_1<BFloat16>, loop_1<Float16>}},
-    {"adam_34bf2f8b", 2, numbers_1, {loop_2<float>, loop_2<double>, loop_2<BFloat16>, loop_2<Float16>}},
-    {"adam_cc286706", 3, numbers_1, {loop_3<float>, loop_3<double>, loop_3<BFloat16>, loop_3<Float16>}},
-    {"adam_a1fd8a4c", 2, numbers_2, {loop_4<float>, loop_4<double>, loop_4<BFloat16>, loop_4<Float16>}},
-    {"adam_8eb9bf68", 3, numbers_2, {loop_5<float>, loop_5<double>, loop_5<BFloat16>, loop_5<Float16>}},
-    {"adam_1ea708a7", 2, numbers_0, {loop_6<float>, loop_6<double>, loop_6<BFloat16>, loop_6<Float16>}},
-    {"adam_35e62cb2", 3, numbers_0, {loop_7<float>, loop_7<double>, loop_7<BFloat16>, loop_7<Float16>}},
-    {"adam_0e873110", 2, numbers_1, {loop_8<float>, loop_8<double>, loop_8<BFloat16>, loop_8<Float16>}},
-    {"adam_8f5f0ee1", 3, numbers_1, {loop_9<float>, loop_9<double>, loop_9<BFloat16>, loop_9<Float16>}},
-    {"adam_54b125a6", 2, numbers_2, {loop_10<float>, loop_10<double>, loop_10<BFloat16>, loop_10<Float16>}},
-    {"adam_4b50ddd1", 3, numbers_2, {loop_11<float>, loop_11<double>, loop_11<BFloat16>, loop_11<Float16>}},
+    {"adam_08c9213c", 2, numbers_0, {loop_0<float, false>, loop_0<double, false>, loop_0<BFloat16, false>, loop_0<Float16, false>}, {loop_0<float, true>, loop_0<double, true>}},
+    {"adam_98e5e45d", 3, numbers_0, {loop_1<float, false>, loop_1<double, false>, loop_1<BFloat16, false>, loop_1<Float16, false>}, {loop_1<float, true>, loop_1<double, true>}},
+    {"adam_34bf2f8b", 2, numbers_1, {loop_2<float, false>, loop_2<double, false>, loop_2<BFloat16, false>, loop_2<Float16, false>}, {loop_2<float, true>, loop_2<double, true>}},
+    {"adam_cc286706", 3, numbers_1, {loop_3<float, false>, loop_3<double, false>, loop_3<BFloat16, false>, loop_3<Float16, false>}, {loop_3<float, true>, loop_3<double, true>}},
+    {"adam_a1fd8a4c", 2, numbers_2, {loop_4<float, false>, loop_4<double, false>, loop_4<BFloat16, false>, loop_4<Float16, false>}, {loop_4<float, true>, loop_4<double, true>}},
+    {"adam_8eb9bf68", 3, numbers_2, {loop_5<float, false>, loop_5<double, false>, loop_5<BFloat16, false>, loop_5<Float16, false>}, {loop_5<float, true>, loop_5<double, true>}},
+    {"adam_1ea708a7", 2, numbers_0, {loop_6<float, false>, loop_6<double, false>, loop_6<BFloat16, false>, loop_6<Float16, false>}, {loop_6<float, true>, loop_6<double, true>}},
+    {"adam_35e62cb2", 3, numbers_0, {loop_7<float, false>, loop_7<double, false>, loop_7<BFloat16, false>, loop_7<Float16, false>}, {loop_7<float, true>, loop_7<double, true>}},
+    {"adam_0e873110", 2, numbers_1, {loop_8<float, false>, loop_8<double, false>, loop_8<BFloat16, false>, loop_8<Float16, false>}, {loop_8<float, true>, loop_8<double, true>}},
+    {"adam_8f5f0ee1", 3, numbers_1, {loop_9<float, false>, loop_9<double, false>, loop_9<BFloat16, false>, loop_9<Float16, false>}, {loop_9<float, true>, loop_9<double, true>}},
+    {"adam_54b125a6", 2, numbers_2, {loop_10<float, false>, loop_10<double, false>, loop_10<BFloat16, false>, loop_10<Float16, false>}, {loop_10<float, true>, loop_10<double, true>}},
+    {"adam_4b50ddd1", 3, numbers_2, {loop_11<float, false>, loop_11<double, false>, loop_11<BFloat16, false>, loop_11<Float16, false>}, {loop_11<float, true>, loop_11<double, true>}},
     {},
 };

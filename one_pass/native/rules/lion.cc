@@ -11,8 +11,9 @@ void numbers_0(const double* h, double* c) {
     c[3] = (1.0 - h[2]);
     c[4] = -h[0];
 }
-template <class T> void loop_0(const Operands& a) {
+template <class T, bool applied> void loop_0(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
     Array<T>* next_exp_avg = of<T>(a.after[0]);
     Array<T>* next_u = of<T>(a.u);
@@ -24,6 +25,7 @@ template <class T> void loop_0(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T exp_avg = Element<T>::of(exp_avg_[i]);
         const T x0 = c0 * exp_avg;
         const T x1 = c1 * g;
@@ -34,7 +36,7 @@ template <class T> void loop_0(const Operands& a) {
         const T x6 = x4 + x5;
         const T x7 = c4 * x3;
         next_exp_avg[i] = kept(x6);
-        next_u[i] = kept(x7);
+        next_u[i] = kept(applied ? p + x7 : x7);
     }
 }
 
@@ -47,7 +49,7 @@ void numbers_1(const double* h, double* c) {
     c[4] = (1.0 - h[2]);
     c[5] = -h[0];
 }
-template <class T> void loop_1(const Operands& a) {
+template <class T, bool applied> void loop_1(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -77,14 +79,15 @@ template <class T> void loop_1(const Operands& a) {
         const T x9 = x7 + x8;
         const T x10 = c5 * x6;
         next_exp_avg[i] = kept(x9);
-        next_u[i] = kept(x10);
+        next_u[i] = kept(applied ? p + x10 : x10);
     }
 }
 
 // lion_c9c70cf9: maximize
 // numbers_0, as above
-template <class T> void loop_2(const Operands& a) {
+template <class T, bool applied> void loop_2(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
     Array<T>* next_exp_avg = of<T>(a.after[0]);
     Array<T>* next_u = of<T>(a.u);
@@ -96,6 +99,7 @@ template <class T> void loop_2(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T exp_avg = Element<T>::of(exp_avg_[i]);
         const T x0 = -g;
         const T x1 = c0 * exp_avg;
@@ -107,13 +111,13 @@ template <class T> void loop_2(const Operands& a) {
         const T x7 = x5 + x6;
         const T x8 = c4 * x4;
         next_exp_avg[i] = kept(x7);
-        next_u[i] = kept(x8);
+        next_u[i] = kept(applied ? p + x8 : x8);
     }
 }
 
 // lion_093ac13a: maximize, weight_decay
 // numbers_1, as above
-template <class T> void loop_3(const Operands& a) {
+template <class T, bool applied> void loop_3(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* exp_avg_ = of<T>(a.before[0]);
@@ -144,16 +148,16 @@ template <class T> void loop_3(const Operands& a) {
         const T x10 = x8 + x9;
         const T x11 = c5 * x7;
         next_exp_avg[i] = kept(x10);
-        next_u[i] = kept(x11);
+        next_u[i] = kept(applied ? p + x11 : x11);
     }
 }
 
 }  // namespace
 
 extern const Program TABLE(lion)[] = {
-    {"lion_68152cfe", 1, numbers_0, {loop_0<float>, loop_0<double>, loop_0<BFloat16>, loop_0<Float16>}},
-    {"lion_7760d8e2", 1, numbers_1, {loop_1<float>, loop_1<double>, loop_1<BFloat16>, loop_1<Float16>}},
-    {"lion_c9c70cf9", 1, numbers_0, {loop_2<float>, loop_2<double>, loop_2<BFloat16>, loop_2<Float16>}},
-    {"lion_093ac13a", 1, numbers_1, {loop_3<float>, loop_3<double>, loop_3<BFloat16>, loop_3<Float16>}},
+    {"lion_68152cfe", 1, numbers_0, {loop_0<float, false>, loop_0<double, false>, loop_0<BFloat16, false>, loop_0<Float16, false>}, {loop_0<float, true>, loop_0<double, true>}},
+    {"lion_7760d8e2", 1, numbers_1, {loop_1<float, false>, loop_1<double, false>, loop_1<BFloat16, false>, loop_1<Float16, false>}, {loop_1<float, true>, loop_1<double, true>}},
+    {"lion_c9c70cf9", 1, numbers_0, {loop_2<float, false>, loop_2<double, false>, loop_2<BFloat16, false>, loop_2<Float16, false>}, {loop_2<float, true>, loop_2<double, true>}},
+    {"lion_093ac13a", 1, numbers_1, {loop_3<float, false>, loop_3<double, false>, loop_3<BFloat16, false>, loop_3<Float16, false>}, {loop_3<float, true>, loop_3<double, true>}},
     {},
 };

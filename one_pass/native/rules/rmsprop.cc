@@ -10,8 +10,9 @@ void numbers_0(const double* h, double* c) {
     c[2] = h[2];
     c[3] = h[0];
 }
-template <class T> void loop_0(const Operands& a) {
+template <class T, bool applied> void loop_0(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     Array<T>* next_square_avg = of<T>(a.after[0]);
     Array<T>* next_u = of<T>(a.u);
@@ -22,6 +23,7 @@ template <class T> void loop_0(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T x0 = c0 * square_avg;
         const T x1 = g * g;
@@ -33,7 +35,7 @@ template <class T> void loop_0(const Operands& a) {
         const T x7 = x6 / x5;
         const T x8 = -x7;
         next_square_avg[i] = kept(x3);
-        next_u[i] = kept(x8);
+        next_u[i] = kept(applied ? p + x8 : x8);
     }
 }
 
@@ -46,8 +48,9 @@ void numbers_1(const double* h, double* c) {
     c[4] = -h[0];
     c[5] = h[0];
 }
-template <class T> void loop_1(const Operands& a) {
+template <class T, bool applied> void loop_1(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     const Array<T>* momentum_buffer_ = of<T>(a.before[1]);
     Array<T>* next_square_avg = of<T>(a.after[0]);
@@ -63,6 +66,7 @@ template <class T> void loop_1(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T momentum_buffer = Element<T>::of(momentum_buffer_[i]);
         const T x0 = c0 * square_avg;
@@ -82,14 +86,15 @@ template <class T> void loop_1(const Operands& a) {
         const T x14 = z3 ? momentum_buffer : x8;
         next_square_avg[i] = kept(x3);
         next_momentum_buffer[i] = kept(x14);
-        next_u[i] = kept(x13);
+        next_u[i] = kept(applied ? p + x13 : x13);
     }
 }
 
 // rmsprop_2a2ebf3f: centered
 // numbers_0, as above
-template <class T> void loop_2(const Operands& a) {
+template <class T, bool applied> void loop_2(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     const Array<T>* grad_avg_ = of<T>(a.before[1]);
     Array<T>* next_square_avg = of<T>(a.after[0]);
@@ -102,6 +107,7 @@ template <class T> void loop_2(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T grad_avg = Element<T>::of(grad_avg_[i]);
         const T x0 = c0 * square_avg;
@@ -120,14 +126,15 @@ template <class T> void loop_2(const Operands& a) {
         const T x13 = -x12;
         next_square_avg[i] = kept(x3);
         next_grad_avg[i] = kept(x6);
-        next_u[i] = kept(x13);
+        next_u[i] = kept(applied ? p + x13 : x13);
     }
 }
 
 // rmsprop_cb8f2e9e: centered, momentum
 // numbers_1, as above
-template <class T> void loop_3(const Operands& a) {
+template <class T, bool applied> void loop_3(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     const Array<T>* momentum_buffer_ = of<T>(a.before[1]);
     const Array<T>* grad_avg_ = of<T>(a.before[2]);
@@ -145,6 +152,7 @@ template <class T> void loop_3(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T momentum_buffer = Element<T>::of(momentum_buffer_[i]);
         const T grad_avg = Element<T>::of(grad_avg_[i]);
@@ -171,7 +179,7 @@ template <class T> void loop_3(const Operands& a) {
         next_square_avg[i] = kept(x3);
         next_momentum_buffer[i] = kept(x19);
         next_grad_avg[i] = kept(x6);
-        next_u[i] = kept(x18);
+        next_u[i] = kept(applied ? p + x18 : x18);
     }
 }
 
@@ -183,7 +191,7 @@ void numbers_2(const double* h, double* c) {
     c[3] = h[2];
     c[4] = h[0];
 }
-template <class T> void loop_4(const Operands& a) {
+template <class T, bool applied> void loop_4(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -213,7 +221,7 @@ template <class T> void loop_4(const Operands& a) {
         const T x10 = x9 / x8;
         const T x11 = -x10;
         next_square_avg[i] = kept(x6);
-        next_u[i] = kept(x11);
+        next_u[i] = kept(applied ? p + x11 : x11);
     }
 }
 
@@ -227,7 +235,7 @@ void numbers_3(const double* h, double* c) {
     c[5] = -h[0];
     c[6] = h[0];
 }
-template <class T> void loop_5(const Operands& a) {
+template <class T, bool applied> void loop_5(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -270,13 +278,13 @@ template <class T> void loop_5(const Operands& a) {
         const T x17 = z4 ? momentum_buffer : x11;
         next_square_avg[i] = kept(x6);
         next_momentum_buffer[i] = kept(x17);
-        next_u[i] = kept(x16);
+        next_u[i] = kept(applied ? p + x16 : x16);
     }
 }
 
 // rmsprop_5e15810a: centered, weight_decay
 // numbers_2, as above
-template <class T> void loop_6(const Operands& a) {
+template <class T, bool applied> void loop_6(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -315,13 +323,13 @@ template <class T> void loop_6(const Operands& a) {
         const T x16 = -x15;
         next_square_avg[i] = kept(x6);
         next_grad_avg[i] = kept(x9);
-        next_u[i] = kept(x16);
+        next_u[i] = kept(applied ? p + x16 : x16);
     }
 }
 
 // rmsprop_9a68b350: centered, momentum, weight_decay
 // numbers_3, as above
-template <class T> void loop_7(const Operands& a) {
+template <class T, bool applied> void loop_7(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -373,14 +381,15 @@ template <class T> void loop_7(const Operands& a) {
         next_square_avg[i] = kept(x6);
         next_momentum_buffer[i] = kept(x22);
         next_grad_avg[i] = kept(x9);
-        next_u[i] = kept(x21);
+        next_u[i] = kept(applied ? p + x21 : x21);
     }
 }
 
 // rmsprop_5d3c75a0: maximize
 // numbers_0, as above
-template <class T> void loop_8(const Operands& a) {
+template <class T, bool applied> void loop_8(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     Array<T>* next_square_avg = of<T>(a.after[0]);
     Array<T>* next_u = of<T>(a.u);
@@ -391,6 +400,7 @@ template <class T> void loop_8(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T x0 = -g;
         const T x1 = c0 * square_avg;
@@ -403,14 +413,15 @@ template <class T> void loop_8(const Operands& a) {
         const T x8 = x7 / x6;
         const T x9 = -x8;
         next_square_avg[i] = kept(x4);
-        next_u[i] = kept(x9);
+        next_u[i] = kept(applied ? p + x9 : x9);
     }
 }
 
 // rmsprop_c39e11da: maximize, momentum
 // numbers_1, as above
-template <class T> void loop_9(const Operands& a) {
+template <class T, bool applied> void loop_9(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     const Array<T>* momentum_buffer_ = of<T>(a.before[1]);
     Array<T>* next_square_avg = of<T>(a.after[0]);
@@ -426,6 +437,7 @@ template <class T> void loop_9(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T momentum_buffer = Element<T>::of(momentum_buffer_[i]);
         const T x0 = -g;
@@ -446,14 +458,15 @@ template <class T> void loop_9(const Operands& a) {
         const T x15 = z3 ? momentum_buffer : x9;
         next_square_avg[i] = kept(x4);
         next_momentum_buffer[i] = kept(x15);
-        next_u[i] = kept(x14);
+        next_u[i] = kept(applied ? p + x14 : x14);
     }
 }
 
 // rmsprop_b5d2f476: centered, maximize
 // numbers_0, as above
-template <class T> void loop_10(const Operands& a) {
+template <class T, bool applied> void loop_10(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     const Array<T>* grad_avg_ = of<T>(a.before[1]);
     Array<T>* next_square_avg = of<T>(a.after[0]);
@@ -466,6 +479,7 @@ template <class T> void loop_10(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T grad_avg = Element<T>::of(grad_avg_[i]);
         const T x0 = -g;
@@ -485,14 +499,15 @@ template <class T> void loop_10(const Operands& a) {
         const T x14 = -x13;
         next_square_avg[i] = kept(x4);
         next_grad_avg[i] = kept(x7);
-        next_u[i] = kept(x14);
+        next_u[i] = kept(applied ? p + x14 : x14);
     }
 }
 
 // rmsprop_a6572cbd: centered, maximize, momentum
 // numbers_1, as above
-template <class T> void loop_11(const Operands& a) {
+template <class T, bool applied> void loop_11(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
+    const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
     const Array<T>* momentum_buffer_ = of<T>(a.before[1]);
     const Array<T>* grad_avg_ = of<T>(a.before[2]);
@@ -510,6 +525,7 @@ template <class T> void loop_11(const Operands& a) {
     EACH_ALONE
     for (int64_t i = 0; i < a.n; i++) {
         const T g = Element<T>::of(g_[i]);
+        const T p = Element<T>::of(p_[i]);
         const T square_avg = Element<T>::of(square_avg_[i]);
         const T momentum_buffer = Element<T>::of(momentum_buffer_[i]);
         const T grad_avg = Element<T>::of(grad_avg_[i]);
@@ -537,13 +553,13 @@ template <class T> void loop_11(const Operands& a) {
         next_square_avg[i] = kept(x4);
         next_momentum_buffer[i] = kept(x20);
         next_grad_avg[i] = kept(x7);
-        next_u[i] = kept(x19);
+        next_u[i] = kept(applied ? p + x19 : x19);
     }
 }
 
 // rmsprop_a6eb98b5: maximize, weight_decay
 // numbers_2, as above
-template <class T> void loop_12(const Operands& a) {
+template <class T, bool applied> void loop_12(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -574,13 +590,13 @@ template <class T> void loop_12(const Operands& a) {
         const T x11 = x10 / x9;
         const T x12 = -x11;
         next_square_avg[i] = kept(x7);
-        next_u[i] = kept(x12);
+        next_u[i] = kept(applied ? p + x12 : x12);
     }
 }
 
 // rmsprop_27293790: maximize, momentum, weight_decay
 // numbers_3, as above
-template <class T> void loop_13(const Operands& a) {
+template <class T, bool applied> void loop_13(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -624,13 +640,13 @@ template <class T> void loop_13(const Operands& a) {
         const T x18 = z4 ? momentum_buffer : x12;
         next_square_avg[i] = kept(x7);
         next_momentum_buffer[i] = kept(x18);
-        next_u[i] = kept(x17);
+        next_u[i] = kept(applied ? p + x17 : x17);
     }
 }
 
 // rmsprop_23f360a5: centered, maximize, weight_decay
 // numbers_2, as above
-template <class T> void loop_14(const Operands& a) {
+template <class T, bool applied> void loop_14(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -670,13 +686,13 @@ template <class T> void loop_14(const Operands& a) {
         const T x17 = -x16;
         next_square_avg[i] = kept(x7);
         next_grad_avg[i] = kept(x10);
-        next_u[i] = kept(x17);
+        next_u[i] = kept(applied ? p + x17 : x17);
     }
 }
 
 // rmsprop_71d16f87: centered, maximize, momentum, weight_decay
 // numbers_3, as above
-template <class T> void loop_15(const Operands& a) {
+template <class T, bool applied> void loop_15(const Operands& a) {
     const Array<T>* g_ = of<T>(a.g);
     const Array<T>* p_ = of<T>(a.p);
     const Array<T>* square_avg_ = of<T>(a.before[0]);
@@ -729,28 +745,28 @@ template <class T> void loop_15(const Operands& a) {
         next_square_avg[i] = kept(x7);
         next_momentum_buffer[i] = kept(x23);
         next_grad_avg[i] = kept(x10);
-        next_u[i] = kept(x22);
+        next_u[i] = kept(applied ? p + x22 : x22);
     }
 }
 
 }  // namespace
 
 extern const Program TABLE(rmsprop)[] = {
-    {"rmsprop_e6976831", 1, numbers_0, {loop_0<float>, loop_0<double>, loop_0<BFloat16>, loop_0<Float16>}},
-    {"rmsprop_dfb21ead", 2, numbers_1, {loop_1<float>, loop_1<double>, loop_1<BFloat16>, loop_1<Float16>}},
-    {"rmsprop_2a2ebf3f", 2, numbers_0, {loop_2<float>, loop_2<double>, loop_2<BFloat16>, loop_2<Float16>}},
-    {"rmsprop_cb8f2e9e", 3, numbers_1, {loop_3<float>, loop_3<double>, loop_3<BFloat16>, loop_3<Float16>}},
-    {"rmsprop_6a797e2f", 1, numbers_2, {loop_4<float>, loop_4<double>, loop_4<BFloat16>, loop_4<Float16>}},
-    {"rmsprop_10588ac8", 2, numbers_3, {loop_5<float>, loop_5<double>, loop_5<BFloat16>, loop_5<Float16>}},
-    {"rmsprop_5e15810a", 2, numbers_2, {loop_6<float>, loop_6<double>, loop_6<BFloat16>, loop_6<Float16>}},
-    {"rmsprop_9a68b350", 3, numbers_3, {loop_7<float>, loop_7<double>, loop_7<BFloat16>, loop_7<Float16>}},
-    {"rmsprop_5d3c75a0", 1, numbers_0, {loop_8<float>, loop_8<double>, loop_8<BFloat16>, loop_8<Float16>}},
-    {"rmsprop_c39e11da", 2, numbers_1, {loop_9<float>, loop_9<double>, loop_9<BFloat16>, loop_9<Float16>}},
-    {"rmsprop_b5d2f476", 2, numbers_0, {loop_10<float>, loop_10<double>, loop_10<BFloat16>, loop_10<Float16>}},
-    {"rmsprop_a6572cbd", 3, numbers_1, {loop_11<float>, loop_11<double>, loop_11<BFloat16>, loop_11<Float16>}},
-    {"rmsprop_a6eb98b5", 1, numbers_2, {loop_12<float>, loop_12<double>, loop_12<BFloat16>, loop_12<Float16>}},
-    {"rmsprop_27293790", 2, numbers_3, {loop_13<float>, loop_13<double>, loop_13<BFloat16>, loop_13<Float16>}},
-    {"rmsprop_23f360a5", 2, numbers_2, {loop_14<float>, loop_14<double>, loop_14<BFloat16>, loop_14<Float16>}},
-    {"rmsprop_71d16f87", 3, numbers_3, {loop_15<float>, loop_15<double>, loop_15<BFloat16>, loop_15<Float16>}},
+    {"rmsprop_e6976831", 1, numbers_0, {loop_0<float, false>, loop_0<double, false>, loop_0<BFloat16, false>, loop_0<Float16, false>}, {loop_0<float, true>, loop_0<double, true>}},
+    {"rmsprop_dfb21ead", 2, numbers_1, {loop_1<float, false>, loop_1<double, false>, loop_1<BFloat16, false>, loop_1<Float16, false>}, {loop_1<float, true>, loop_1<double, true>}},
+    {"rmsprop_2a2ebf3f", 2, numbers_0, {loop_2<float, false>, loop_2<double, false>, loop_2<BFloat16, false>, loop_2<Float16, false>}, {loop_2<float, true>, loop_2<double, true>}},
+    {"rmsprop_cb8f2e9e", 3, numbers_1, {loop_3<float, false>, loop_3<double, false>, loop_3<BFloat16, false>, loop_3<Float16, false>}, {loop_3<float, true>, loop_3<double, true>}},
+    {"rmsprop_6a797e2f", 1, numbers_2, {loop_4<float, false>, loop_4<double, false>, loop_4<BFloat16, false>, loop_4<Float16, false>}, {loop_4<float, true>, loop_4<double, true>}},
+    {"rmsprop_10588ac8", 2, numbers_3, {loop_5<float, false>, loop_5<double, false>, loop_5<BFloat16, false>, loop_5<Float16, false>}, {loop_5<float, true>, loop_5<double, true>}},
+    {"rmsprop_5e15810a", 2, numbers_2, {loop_6<float, false>, loop_6<double, false>, loop_6<BFloat16, false>, loop_6<Float16, false>}, {loop_6<float, true>, loop_6<double, true>}},
+    {"rmsprop_9a68b350", 3, numbers_3, {loop_7<float, false>, loop_7<double, false>, loop_7<BFloat16, false>, loop_7<Float16, false>}, {loop_7<float, true>, loop_7<double, true>}},
+    {"rmsprop_5d3c75a0", 1, numbers_0, {loop_8<float, false>, loop_8<double, false>, loop_8<BFloat16, false>, loop_8<Float16, false>}, {loop_8<float, true>, loop_8<double, true>}},
+    {"rmsprop_c39e11da", 2, numbers_1, {loop_9<float, false>, loop_9<double, false>, loop_9<BFloat16, false>, loop_9<Float16, false>}, {loop_9<float, true>, loop_9<double, true>}},
+    {"rmsprop_b5d2f476", 2, numbers_0, {loop_10<float, false>, loop_10<double, false>, loop_10<BFloat16, false>, loop_10<Float16, false>}, {loop_10<float, true>, loop_10<double, true>}},
+    {"rmsprop_a6572cbd", 3, numbers_1, {loop_11<float, false>, loop_11<double, false>, loop_11<BFloat16, false>, loop_11<Float16, false>}, {loop_11<float, true>, loop_11<double, true>}},
+    {"rmsprop_a6eb98b5", 1, numbers_2, {loop_12<float, false>, loop_12<double, false>, loop_12<BFloat16, false>, loop_12<Float16, false>}, {loop_12<float, true>, loop_12<double, true>}},
+    {"rmsprop_27293790", 2, numbers_3, {loop_13<float, false>, loop_13<double, false>, loop_13<BFloat16, false>, loop_13<Float16, false>}, {loop_13<float, true>, loop_13<double, true>}},
+    {"rmsprop_23f360a5", 2, numbers_2, {loop_14<float, false>, loop_14<double, false>, loop_14<BFloat16, false>, loop_14<Float16, false>}, {loop_14<float, true>, loop_14<double, true>}},
+    {"rmsprop_71d16f87", 3, numbers_3, {loop_15<float, false>, loop_15<double, false>, loop_15<BFloat16, false>, loop_15<Float16, false>}, {loop_15<float, true>, loop_15<double, true>}},
     {},
 };
