@@ -20,7 +20,7 @@ LIBRARY = HERE / "libonepass.so"
 # Each operation rounds once: no contraction, and nothing of -ffast-math but that no errno is set and no trap is taken.
 ROUNDED_ONCE = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 FLAGS = (*ROUNDED_ONCE, "-fPIC", "-fvisibility=hidden", "-DNDEBUG")
-# Of C++'s own library what is used is within: no other version of it is needed, and glibc may be older (2.34, not 2.36).
+# What is used of C++'s own library is within: no other version is needed, none is given away, and glibc may be older (2.34, not 2.36).
 LINKED = ("-pthread", *(("-static-libstdc++", "-Wl,--exclude-libs,ALL", "-Wl,--gc-sections") if sys.platform == "linux" else ()))
 INSTRUCTIONS = {"plain": (), **({"avx2": ("-mavx2",)} if platform.machine() in ("x86_64", "AMD64") else {})}
 
