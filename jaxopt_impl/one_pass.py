@@ -22,7 +22,7 @@ from one_pass import library
 from one_pass.program import Program
 
 MOST_LEAVES = 32  # of a call: the time in which XLA compiles it grows with their cube
-KEPT = 2**25  # bytes that malloc gives again to who asks for them again; of more the system makes new pages each time (of glibc)
+SMALL = 2**15  # elements of a leaf: to get memory for a larger update takes longer than XLA's loops over it, which need none
 _TARGET = "optparity_one_pass"
 _TOLD = ("float32", "float64", "int32")  # dtypes of hyper-parameters that the library reads
 
@@ -37,7 +37,7 @@ class Call:
         dtype: the leaves'.
         has_p: whether the parameters are among the operands.
         applied: whether they are stepped, and returned in the place of the update.
-        large: whether the updates of the whole step take more memory than `KEPT`.
+        large: whether each leaf has more elements than `SMALL`.
         lanes: None; or how many of everything there are, along a first axis.
     """
 
@@ -82,14 +82,13 @@ def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple],
     told = {"t": t} | {
         name: _told(value) for name, value in values.items() if name != "t" and not isinstance(value, numbers.Real | np.ndarray)
     }
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups: dict[tuple[str, str, bool], list[int]] = {}
     for i, (g, _, dtype) in enumerate(leaves):
-        groups.setdefault((dtype, g.dtype.name), []).append(i)
+        groups.setdefault((dtype, g.dtype.name, g.size > SMALL), []).append(i)
     results: list[Any] = [None] * len(leaves)
     fields = list(shell.kept)
-    large = sum(g.size * np.dtype(dtype).itemsize for g, _, dtype in leaves) > KEPT
-    parts = [(dtype, own[i : i + MOST_LEAVES]) for (dtype, _), own in groups.items() for i in range(0, len(own), MOST_LEAVES)]
-    for dtype, indices in parts:
+    parts = [(key, own[i : i + MOST_LEAVES]) for key, own in groups.items() for i in range(0, len(own), MOST_LEAVES)]
+    for (dtype, _, large), indices in parts:
         has_p = applied or leaves[indices[0]][1]["p"] is not None
         operands = list(told.values())
         for i in indices:
@@ -133,8 +132,7 @@ def _shapes(*operands: ShapedArray, call: Call) -> list[ShapedArray]:
 def _on_cpu(ctx, *operands, call: Call):
     """The library's call; but the rule where XLA has still to part the arrays among devices, or where the program is kept for elsewhere.
 
-    An update takes the memory of its gradient where that is computed in the same program. Where it is given the update needs memory of its
-    own, and if that is large, to get it costs more than a pass saves: XLA's loops need none.
+    An update takes the memory of its gradient where that is computed in the same program. Where that is given, and large, it is the rule.
     """
     if call.program is None or _is_parted(ctx.module_context) or ctx.module_context.lowering_parameters.for_export:
         return _rule(ctx, *operands, call=call)

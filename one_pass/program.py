@@ -5,6 +5,7 @@ place of those of `numerics`. Where a kernel asks whether a hyper-parameter is s
 as a program of its own.
 """
 
+import functools
 import hashlib
 import types
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ class Program:
     update: str = ""
     after: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """Its name in the library: of what it does, so that a library which was built of another rule does not have it."""
         does = (self.fields, self.numbers, self.zeros, self.lines, self.update, sorted(self.after.items()))

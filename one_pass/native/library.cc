@@ -1,5 +1,7 @@
 // A step of many leaves in one pass: blocks of them are brought to the type that is computed in, go through a program's loop, and are
 // brought back. Called by XLA as an FFI handler, and by PyTorch through ctypes.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -241,6 +243,20 @@ int64_t end_of(int64_t part, int64_t of, int64_t elements) {
     return part == of - 1 ? elements : elements / of * (part + 1) / 16 * 16;
 }
 
+// Runs something in up to k threads: those of PyTorch where they are GNU OpenMP's, which wait for work; else new ones, or fewer.
+template <class Work> void together(int64_t k, Work work) {
+    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+    static const auto parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    if (k > 1 && parallel) return parallel([](void* own) { (*static_cast<Work*>(own))(); }, &work, unsigned(k), 0);
+    std::vector<std::thread> others;
+    others.reserve(k - 1);
+    try {
+        while (int64_t(others.size()) < k - 1) others.emplace_back(work);
+    } catch (const std::system_error&) {}  // no more are to be had
+    work();
+    for (auto& other : others) other.join();
+}
+
 }  // namespace
 
 extern "C" {
@@ -275,15 +291,10 @@ EXPORTED int one_pass_step(const char* name, const double* h, const int64_t* kin
     }
     step.prepare(h);
     const int64_t elements = step.elements(), k = parts(elements, threads);
-    auto part = [&](int64_t j) { step.run(j ? end_of(j - 1, k, elements) : 0, end_of(j, k, elements)); };
-    std::vector<std::thread> others;
-    others.reserve(k - 1);
-    try {
-        while (int64_t(others.size()) < k - 1) others.emplace_back(part, others.size() + 1);
-    } catch (const std::system_error&) {}  // no more threads are to be had: this one does the rest
-    for (int64_t j = int64_t(others.size()) + 1; j < k; j++) part(j);
-    part(0);
-    for (auto& other : others) other.join();
+    std::atomic<int64_t> next{0};
+    together(k, [&] {  // each thread takes the next part until there is none
+        for (int64_t j; (j = next++) < k;) step.run(j ? end_of(j - 1, k, elements) : 0, end_of(j, k, elements));
+    });
     return 0;
 }
 }
