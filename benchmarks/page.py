@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (the page holds tables)
-"""docs/performance.md and its picture, from seven runs of the benchmarks: `python -m benchmarks.page docs/results/STEM`."""
+"""docs/performance.md and its picture, from runs of the benchmarks: `python -m benchmarks.page docs/results/STEM`."""
 
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -12,6 +12,7 @@ from optparity.accelerators.targets import TARGETS
 
 from . import packing as packed
 from .measure import OURS
+from .one_pass import ROWS as TORCH_PEERS
 from .report import quartiles
 from .runs import ABOUT, read
 from .steps import MANY, OPERATIONS, WORKLOADS
@@ -31,9 +32,23 @@ What does exactness cost? On a CPU, with arrays too large for the cache, nothing
 [fences](how_it_works.md#the-fence), and {optax} of optax's. In the cache it was {small} of the time without fences. These are the lowest and the highest of
 all optimizers in two runs; differences of a few percent are noise.
 
-`torch_ref` is slow, because each of its operations is a pass over memory. Use it as a reference.
+That is without a compiler. With one, a step goes through [compiled loops](one_pass.md), and is faster than that.
 
 ![Time of a step of each optimizer in each implementation, relative to optax](performance.svg)
+"""
+
+ONE_PASS = """\
+## With compiled loops
+
+Each number is the time of the form that the column names, divided by the time of a peer. The peer "torch" is PyTorch's fused kernel; RMSProp has none, so it
+is the `foreach` form there. `update` means `tx.update` and `optax.apply_updates` in one `jit`, where the gradient is given.
+
+{tables}
+`update_and_apply` and `torch_ref` read and write each array once, as PyTorch's fused kernels do. `update` returns an array of its own, which has to be
+written and read again. For a large array whose gradient is given, XLA's loops need no memory for it and are faster, so the rule is used there. At {small} a step of
+`torch_ref` is short enough that its checks in Python show.
+
+Everything below was measured without the compiled loops. `torch_ref` is slow then, because each of its operations is a pass over memory.
 """
 
 HOW_TO_READ = """\
@@ -123,8 +138,11 @@ FILES = {
 }
 
 
+IN_ONE_PASS = {"_one_pass": "the compiled loops, 32M", "_one_pass_1M": "the compiled loops, 1M"}
+
+
 class Runs(NamedTuple):
-    """What the seven files hold."""
+    """What the files hold."""
 
     first: dict[str, Any]
     again: dict[str, Any]
@@ -133,16 +151,18 @@ class Runs(NamedTuple):
     packing_1000: dict[str, Any]
     packing_loss: dict[str, Any]
     compiled: dict[str, Any]
+    one_pass: list[dict[str, Any]]
 
 
 def load(stem: Path = STEM) -> Runs:
-    """The six runs whose names begin so, and what was compiled."""
+    """The runs whose names begin so, and what was compiled."""
     paths = [*(stem.with_name(f"{stem.name}{part}.json") for part in FILES), COMPILED]
-    return Runs(*(read(path, (*ABOUT, "cases")) for path in paths))
+    one_pass = [read(stem.with_name(f"{stem.name}{part}.json"), (*ABOUT, "cases")) for part in IN_ONE_PASS]
+    return Runs(*(read(path, (*ABOUT, "cases")) for path in paths), one_pass)
 
 
 def main(
-    stem: Annotated[Path, typer.Argument(help="What the names of the six files begin with.")] = STEM,
+    stem: Annotated[Path, typer.Argument(help="What the names of the files begin with.")] = STEM,
     out: Annotated[Path, typer.Option(help="The page; its picture goes beside it.")] = ROOT / "docs" / "performance.md",
 ) -> None:
     """Write the page and draw its picture."""
@@ -155,14 +175,29 @@ def main(
 def page(runs: Runs, stem: str = STEM.name) -> str:
     """The Markdown page."""
     ranges = {"unfenced": (LARGE, "unfenced"), "optax": (LARGE, "optax"), "small": (SMALL, "unfenced")}
-    parts = [TOP.format(**{name: _range(runs, *which) for name, which in ranges.items()}), "## Compared with others\n", HOW_TO_READ]
+    parts = [TOP.format(**{name: _range(runs, *which) for name, which in ranges.items()})]
+    parts += [ONE_PASS.format(tables="\n".join(map(in_one_pass, runs.one_pass)), small=SMALL), "## Compared with others\n", HOW_TO_READ]
     parts += [f"One array of {workload} elements, {runs.first['dtype']}:\n\n{summary(runs.first, workload)}" for workload in (LARGE, SMALL)]
     versions = ", ".join(f"{what} {runs.first['versions'][what]}" for what in ("jax", "optax", "torch"))
     many, agree = agreement(runs.first, runs.again)
     about = {"device": runs.first["device"], "threads": runs.first["threads"], "versions": versions, "many": many, "agree": agree}
-    files = "".join(f"| [{stem}{part}.json](results/{stem}{part}.json) | {what} |\n" for part, what in FILES.items())
+    files = "".join(f"| [{stem}{part}.json](results/{stem}{part}.json) | {what} |\n" for part, what in {**FILES, **IN_ONE_PASS}.items())
     files += f"| [{COMPILED.name}](results/{COMPILED.name}) | Adam, compiled for GPUs and TPUs |\n"
     return "\n".join([*parts, LIMIT, accelerators(runs.compiled["cases"]), METHOD.format(**about)]) + files
+
+
+def in_one_pass(run: dict[str, Any]) -> str:
+    """A table with a line for each rule, of one workload."""
+    columns = (("update_and_apply", 0), ("torch_ref", 0), (OURS, 0), ("update_and_apply", 1), (OURS, 1))
+    lines = []
+    for case in run["cases"]:
+        peers = (TORCH_PEERS[case["row"]], "optax")
+        pairs = ((case["seconds"][ours], case["seconds"][peers[peer]]) for ours, peer in columns)
+        ratios = [quartiles([a / b for a, b in zip(*pair, strict=True)])[1] for pair in pairs]
+        lines.append([_name(case["row"]), *(f"{ratio:.2f}" for ratio in ratios)])
+    headers = ["optimizer"] + [f"{'update' if ours == OURS else f'`{ours}`'} / {('torch', 'optax')[peer]}" for ours, peer in columns]
+    workload = run["cases"][0]["workload"]
+    return f"One array of {workload} elements, {run['dtype']}:\n\n{table(headers, lines)}"
 
 
 def accelerators(cases: list[dict[str, Any]]) -> str:

@@ -47,7 +47,7 @@ class AdaGrad(RoundedOnce):
     """torch.optim.Adagrad with each operation rounded once; the recurrence and its arguments are those of `jaxopt_impl.adagrad`.
 
     Args: as torch.optim.Adagrad, and `eps_in_sqrt`: True puts ε inside the root, False outside as torch.optim.Adagrad does. `lr` is a float
-        or a one-element tensor. `foreach` and `fused` have no effect, `differentiable=True` is refused.
+        or a one-element tensor. `foreach=False` steps without compiled loops, `fused` has no effect, `differentiable=True` is refused.
     State: `step` [] and `sum` [*p] in the parameter's dtype or the accumulator's, both from construction on, as in torch.optim.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
         float32. Gradients may be float32 then (`p.grad_dtype = torch.float32`).

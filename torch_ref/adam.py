@@ -61,7 +61,8 @@ def step(g, p, s, h):
 class Adam(RoundedOnce):
     """torch.optim.Adam with each operation rounded once; the recurrence and its arguments are those of `jaxopt_impl.adam`.
 
-    Args: as torch.optim.Adam, `betas` being (b1, b2); `lr` and betas floats or one-element tensors. `foreach` and `fused` have no effect,
+    Args: as torch.optim.Adam, `betas` being (b1, b2); `lr` and betas floats or one-element tensors.
+        `foreach=False` steps without compiled loops, `fused` has no effect,
         `capturable=True` and `differentiable=True` are refused.
     State: `step` [], `exp_avg`, `exp_avg_sq` [*p], and `max_exp_avg_sq` [*p] with `amsgrad`, in the parameter's dtype or the accumulator's.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in

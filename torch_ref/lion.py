@@ -39,7 +39,8 @@ def step(g, p, s, h):
 class Lion(RoundedOnce):
     """Lion with each operation rounded once; the recurrence and its arguments are those of `jaxopt_impl.lion`.
 
-    Args: `lr` and `betas`, (b1, b2), floats or one-element tensors; `weight_decay`, decoupled. `foreach` and `fused` have no effect,
+    Args: `lr` and `betas`, (b1, b2), floats or one-element tensors; `weight_decay`, decoupled.
+        `foreach=False` steps without compiled loops, `fused` has no effect,
         `differentiable=True` is refused.
     State: `exp_avg` [*p] in the parameter's dtype or the accumulator's; no `step`, which the rule does not read.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in

@@ -36,7 +36,8 @@ def step(g, p, s, h):
 class Momentum(RoundedOnce):
     """Momentum in the velocity form; the recurrence and its arguments are those of `jaxopt_impl.momentum`.
 
-    Args: `params` and `lr` as in torch.optim, `momentum` μ, `weight_decay` (the L2 form), `maximize`. `foreach` and `fused` have no effect,
+    Args: `params` and `lr` as in torch.optim, `momentum` μ, `weight_decay` (the L2 form), `maximize`.
+        `foreach=False` steps without compiled loops, `fused` has no effect,
         `differentiable=True` is refused.
     State: `momentum_buffer` [*p], the velocity, in the parameter's dtype or the accumulator's.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in

@@ -31,7 +31,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
     """A `torch.optim.Optimizer` whose every operation rounds once.
 
     Subclasses set the class attributes below. The `state_dict` has the keys of the torch.optim counterpart, so that either loads the
-    other's. `foreach` and `fused` are accepted and have no effect; groups carry them as data.
+    other's. `foreach=False` steps by the rule, operation by operation; otherwise a group is one compiled call, where there is a library for
+    it. The bits are the same. `fused` is accepted and has no effect.
     """
 
     name: ClassVar[str]  # the name that error messages begin with

@@ -47,7 +47,8 @@ def step(g, p, s, h):
 class SGD(RoundedOnce):
     """torch.optim.SGD with each operation rounded once; the recurrence and its arguments are those of `jaxopt_impl.sgd`.
 
-    Args: as torch.optim.SGD; `lr` a float or a one-element tensor. `foreach` and `fused` have no effect, `differentiable=True` is refused.
+    Args: as torch.optim.SGD; `lr` a float or a one-element tensor.
+        `foreach=False` steps without compiled loops, `fused` has no effect, `differentiable=True` is refused.
     State: `momentum_buffer` [*p] in the parameter's dtype or the accumulator's, where momentum is not 0; absent or None means before the
         first step.
     Dtypes: float32, float64, bfloat16, float16; `accumulator_dtype=torch.float32` keeps the state of halves, and their arithmetic, in
