@@ -13,7 +13,7 @@ from optparity.accelerators.targets import TARGETS
 from optparity.parity.contexts import train_step_of
 from optparity.registry import Row
 
-from .sides import unfenced
+from .sides import by_rule, unfenced
 
 DTYPE = "float32"
 ADAM = Row("adam", "default")
@@ -40,7 +40,8 @@ def by_integers() -> Iterator[None]:
 
     nx.instead = instead
     try:
-        yield
+        with by_rule():
+            yield
     finally:
         nx.instead = kept
 

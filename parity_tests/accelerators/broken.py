@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.sides import unfenced
+from benchmarks.sides import by_rule, unfenced
 from jaxopt_impl import numerics as nx
 from optparity.accelerators import programs
 from optparity.accelerators.programs import Built, Program
@@ -67,7 +67,7 @@ def build(of: tuple[str, Callable[[Any, str], Built], Any], dtype: str) -> Built
     built = intact(its_own, dtype)
 
     def function(*arguments):
-        with BREAKS[name]():
+        with by_rule(), BREAKS[name]():  # the compiled pass would have the rule traced after this
             return built.function(*arguments)
 
     return built._replace(function=function)
