@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
+from jax.core import ShapedArray, Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxlib.mlir import ir
@@ -24,6 +24,7 @@ from one_pass.program import Program
 MOST_LEAVES = 32  # of a call: the time in which XLA compiles it grows with their cube
 SMALL = 2**15  # elements of a leaf: to get memory for a larger update takes longer than XLA's loops over it, which need none
 _TARGET = "optparity_one_pass"
+TOLD = "told at run time"  # in the place of a hyper-parameter
 _TOLD = ("float32", "float64", "int32")  # dtypes of hyper-parameters that the library reads
 
 
@@ -74,6 +75,22 @@ def applies(shell: Any) -> bool:
     return Call(shell, (), "", has_p=False, applied=False).program is not None
 
 
+def takes(arrays: Sequence[Any]) -> bool:
+    """Whether arrays may be operands of one call: on the same devices, and of no type that says how they are spread.
+
+    Such types (within `shard_map`, or on a mesh of explicit axes) are worked out through the rule's own operations.
+    """
+    devices = set()
+    for x in arrays:
+        if isinstance(x, Tracer):
+            aval = jax.typeof(x)
+            if getattr(aval, "vma", None) or not aval.sharding.mesh.empty:
+                return False
+        elif x.committed:
+            devices.add(frozenset(x.devices()))
+    return len(devices) <= 1
+
+
 def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple], *, applied: bool) -> list[tuple[Any, dict[str, Any]]]:
     """For each leaf (gradient, own arrays by name, dtype) its update, or with `applied` its next parameter, and its next state.
 
@@ -86,6 +103,7 @@ def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple],
     for i, (g, _, dtype) in enumerate(leaves):
         groups.setdefault((dtype, g.dtype.name, g.size > SMALL), []).append(i)
     results: list[Any] = [None] * len(leaves)
+    shell = shell.with_told(told)
     fields = list(shell.kept)
     parts = [(key, own[i : i + MOST_LEAVES]) for key, own in groups.items() for i in range(0, len(own), MOST_LEAVES)]
     for (dtype, _, large), indices in parts:
@@ -106,7 +124,8 @@ def _told(value: Any) -> jax.Array:
     value = jnp.asarray(value)
     if value.dtype.name in _TOLD:
         return value
-    return value.astype({"bool": "int32", "bfloat16": "float32", "float16": "float32"}.get(value.dtype.name, "float64"))
+    with jax.enable_x64(True):
+        return value.astype({"bool": "int32", "bfloat16": "float32", "float16": "float32"}.get(value.dtype.name, "float64"))
 
 
 def _by_rule(*operands: jax.Array, call: Call) -> list[jax.Array]:
@@ -237,9 +256,14 @@ def _alone(call: Call, *operands):
     return _step.bind(*operands, call=call)
 
 
+def _impl(*operands, call: Call):
+    without_jit = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    return _by_rule(*operands, call=call) if without_jit else _alone(call, *operands)
+
+
 _step = Primitive("optimizer_step")
 _step.multiple_results = True
-_step.def_impl(lambda *operands, call: _alone(call, *operands))
+_step.def_impl(_impl)
 _step.def_abstract_eval(_shapes)
 batching.primitive_batchers[_step] = _batched
 ad.primitive_jvps[_step] = _jvp

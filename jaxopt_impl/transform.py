@@ -5,8 +5,9 @@ A kernel is `step(g, p, s, h) -> (u, s)` on one leaf: gradient, parameter (None 
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import numbers
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -78,6 +79,24 @@ class Shell:
         """The rule, what it makes of the hyper-parameters, and their type."""
         return self.step, None if self.prepare is _as_it_is else self.prepare, type(self.hyper)
 
+    @functools.cached_property
+    def _content(self) -> tuple:
+        """What two shells have in common that are the same: numbers by their digits, with their type."""
+        hyper = [(type(x).__name__, repr(x)) if isinstance(x, numbers.Real | np.ndarray) else x for x in self.hyper]
+        dtypes = tuple((field, str(dtype)) for field, dtype in self.own_dtypes.items())
+        return self.name, self.step, self.prepare, type(self.hyper), *hyper, self.make_state, tuple(self.kept), self.accumulator, dtypes
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Shell) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def with_told(self, names: Container[str]) -> "Shell":
+        """The same without hyper-parameters that are told at run time: it can be compared, and holds no array of a trace."""
+        hyper = {name: one_pass.TOLD if name in names and name != "t" else value for name, value in self.hyper._asdict().items()}
+        return replace(self, hyper=type(self.hyper)(**hyper))
+
     @property
     def reads_params(self) -> bool:
         return not nx.is_static_zero(getattr(self.hyper, "weight_decay", 0))
@@ -106,6 +125,8 @@ class Shell:
 
     def stepped(self, updates, state, params, *, applied: bool):
         """The updates, or with `applied` the next parameters, and the next state."""
+        if applied and params is None:
+            raise ValueError(f"{self.name}: update_and_apply needs the parameters; call it with (gradients, state, params).")
         updates = jax.tree.map(_array, updates)
         self.check(updates, params)
         gradients = [self.no_float64_on_tpu(path, g) for path, g in _leaves(updates)]
@@ -116,8 +137,11 @@ class Shell:
         leaves = list(zip(gradients, inputs, self.dtypes(updates, params), strict=True))
         values = self.values(state.step)
         t = optax.safe_increment(state.step)
-        step = partial(one_pass.step, self) if one_pass.applies(self) else self.by_rule
-        stepped = iter(step(values, t, [leaf for leaf in leaves if leaf[0] is not None], applied=applied))
+        stepping = [leaf for leaf in leaves if leaf[0] is not None]
+        operands = [t, *(x for g, own, _ in stepping for x in (g, *own.values()) if x is not None)]
+        operands += [value for value in values.values() if isinstance(value, jax.Array)]
+        step = partial(one_pass.step, self) if one_pass.applies(self) and one_pass.takes(operands) else self.by_rule
+        stepped = iter(step(values, t, stepping, applied=applied))
         outputs = [(own["p"] if applied else None, own) if g is None else next(stepped) for g, own, _ in leaves]
         trees = {field: treedef.unflatten([own[field] for _, own in outputs]) for field in self.kept}
         return treedef.unflatten([u for u, _ in outputs]), self.state(trees, step=t)

@@ -12,6 +12,10 @@ from . import build, program
 KINDS = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}  # as the library numbers them
 
 
+KERNELS = ("adagrad", "adam", "lion", "momentum", "rmsprop", "sgd")
+MODULES = {f"{package}.{kernel}" for package in ("jaxopt_impl", "torch_ref") for kernel in KERNELS}  # rules that can be recorded
+
+
 class UnavailableError(Exception):
     """Why the library cannot be used, in a line."""
 
@@ -56,12 +60,12 @@ def _loaded() -> ctypes.CDLL | str:
         return "not built; python -m one_pass.build builds it"
     try:
         library = ctypes.CDLL(str(build.LIBRARY))
-    except OSError as error:
+        for name in ("one_pass_sources", "one_pass_instructions"):
+            getattr(library, name).restype = ctypes.c_char_p
+        library.one_pass_has.argtypes = [ctypes.c_char_p]
+        library.one_pass_step.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3]
+    except (OSError, AttributeError) as error:
         return f"not loaded: {error}"
-    for name in ("one_pass_sources", "one_pass_instructions"):
-        getattr(library, name).restype = ctypes.c_char_p
-    library.one_pass_has.argtypes = [ctypes.c_char_p]
-    library.one_pass_step.argtypes = [ctypes.c_char_p, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 3]
     if library.one_pass_sources().decode() != build.sources():
         return "built of other sources; python -m one_pass.build builds it anew"
     return library
@@ -77,9 +81,11 @@ class Kernel(NamedTuple):
 
 def find(kernel: Kernel, is_set: Callable[[str], bool]) -> program.Program | None:
     """The program of a kernel, if the library has it and may be used. One whose parts are not those of one module has none."""
-    module = sys.modules[kernel.step.__module__]
-    names = ("step", "prepare", "Hyper")
-    if not is_available() or tuple(getattr(module, name, None) for name in names) != tuple(kernel):
+    name = kernel.step.__module__
+    module = sys.modules.get(name)
+    if not is_available() or module is None or name not in MODULES:
+        return None
+    if tuple(getattr(module, part, None) for part in ("step", "prepare", "Hyper")) != tuple(kernel):
         return None
     found = program.recorded(module, is_set)
     return found if available().one_pass_has(found.name.encode()) else None

@@ -5,9 +5,9 @@ import importlib
 from pathlib import Path
 
 from one_pass import cpp
+from one_pass.library import KERNELS
 from one_pass.program import programs
 
-KERNELS = ("adagrad", "adam", "lion", "momentum", "rmsprop", "sgd")
 FOLDER = Path(cpp.__file__).parent / "native" / "rules"
 
 

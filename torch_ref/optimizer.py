@@ -123,6 +123,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         program = None if group.get("foreach") is False else self._program(hyper, found[0].state)
         if program and one_pass.takes(found):
             one_pass.step(program, hyper, found)
+            for leaf in found:
+                _counted(leaf)
         else:
             for leaf in found:
                 self._step_by_rule(leaf, group)
@@ -140,14 +142,15 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         check_placed(self.name, path, "gradient", g, p)
         first = self._start(p, group)
         kept = self._kept(path, p, g, group)
-        if self.has_step:
-            self.state[p]["step"] += 1
-        t = float(self.state[p]["step"]) if self.has_step else 1.0 if first else 2.0
-        return one_pass.Leaf(local(p), local(g), kept, t, self._state_dtype(p))
+        count = self.state[p]["step"] if self.has_step else None
+        t = (1.0 if first else 2.0) if count is None else float(count) + 1
+        return one_pass.Leaf(local(p), local(g), kept, count, t, self._state_dtype(p))
 
     def _step_by_rule(self, leaf: one_pass.Leaf, group: dict) -> None:
         kept, computed_in = leaf.state, leaf.computed_in
-        h = type(self).prepare(self._hyper(group, t=leaf.t, first=leaf.t == 1))
+        _counted(leaf)
+        t = leaf.t if leaf.count is None else float(leaf.count)  # a parameter that stands twice in the group counts twice
+        h = type(self).prepare(self._hyper(group, t=t, first=t == 1))
         s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, computed_in) for field, x in kept.items()}))
         u, s = type(self).rule(nx.wrap(leaf.g, computed_in), nx.wrap(leaf.p, computed_in), s, h)
         for field, tensor in kept.items():
@@ -215,6 +218,11 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
             index += len(other["params"])
         for i, p in enumerate(group["params"]):
             yield f"params[{group['param_names'][i]!r}]" if "param_names" in group else f"params[{index + i}]", p
+
+
+def _counted(leaf: one_pass.Leaf) -> None:
+    if leaf.count is not None:
+        leaf.count.add_(1)
 
 
 def _number(value):

@@ -1,6 +1,7 @@
 // A step of many leaves in one pass: blocks of them are brought to the type that is computed in, go through a program's loop, and are
 // brought back. Called by XLA as an FFI handler, and by PyTorch through ctypes.
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -247,7 +248,8 @@ int64_t end_of(int64_t part, int64_t of, int64_t elements) {
 template <class Work> void together(int64_t k, Work work) {
     using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
     static const auto parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-    if (k > 1 && parallel) return parallel([](void* own) { (*static_cast<Work*>(own))(); }, &work, unsigned(k), 0);
+    static const pid_t first = getpid();  // the threads of OpenMP are not there in a process that was forked from this one
+    if (k > 1 && parallel && getpid() == first) return parallel([](void* own) { (*static_cast<Work*>(own))(); }, &work, unsigned(k), 0);
     std::vector<std::thread> others;
     others.reserve(k - 1);
     try {

@@ -55,7 +55,7 @@ def ways(side: str) -> tuple[str, ...]:
     """
     if side == "torch":
         return "flushed", "kept"
-    return ("flushed" if jax_flushes() and not (side == "applied" and is_available()) else "kept",)
+    return ("flushed" if jax_flushes() and not (side == "applied" and is_available() and jax.default_backend() == "cpu") else "kept",)
 
 
 def possible(side: str, configuration: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxopt_impl
+from jaxopt_impl import one_pass
 from jaxopt_impl.applied import is_one_pass
 from jaxopt_impl.one_pass import MOST_LEAVES
 from one_pass import library
@@ -151,7 +152,8 @@ def test_vmap_is_many_steps(over):
             assert_same(jax.tree.map(lambda x, i=i: x[i] if x.ndim else x, lanes), own)
 
 
-def test_a_program_parted_by_xla_has_the_rule_and_one_within_shard_map_the_pass(monkeypatch):
+def test_a_program_for_several_devices_has_the_rule():
+    """Parted by XLA, or within `shard_map`; and no array is gathered."""
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
     spread = NamedSharding(mesh, PartitionSpec("data"))
     tx = jaxopt_impl.adam(0.1)
@@ -167,7 +169,7 @@ def test_a_program_parted_by_xla_has_the_rule_and_one_within_shard_map_the_pass(
         train_step(tx), mesh=mesh, in_specs=(PartitionSpec("data"), whole, PartitionSpec("data")), out_specs=(PartitionSpec("data"), whole)
     )
     text = compiled(own, params, state, gradient)
-    assert CALL in text
+    assert CALL not in text
     assert "all-gather" not in text
     alone = jax.jit(train_step(tx))(*jax.tree.map(np.asarray, (params, state, gradient)))
     assert_same(parted(params, state, gradient), alone)
@@ -244,3 +246,85 @@ print(np.asarray(u).tobytes().hex()[:64], len(os.listdir(os.environ["CACHE"])))
     first, second = (run().stdout.split() for _ in range(2))
     assert first == second
     assert int(first[1]) > 0
+
+
+def test_what_is_not_summed_is_refused_within_shard_map():
+    """The type of an update says that the devices have different ones."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    tx = jaxopt_impl.sgd(0.1, momentum=0.9)
+    params = jnp.zeros(4)
+    step = jax.shard_map(
+        lambda g: tx.update(g, tx.init(params), params)[0], mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec()
+    )
+    with pytest.raises(ValueError, match="out_specs"):
+        jax.jit(step)(jnp.ones(8))
+
+
+def test_outside_of_a_jit_the_same_step_is_compiled_once():
+    """A transform that `optax.inject_hyperparams` makes anew at each step is the same one."""
+    tx, params = optax.inject_hyperparams(jaxopt_impl.adam)(learning_rate=0.1), jnp.ones(5)
+    state, sizes = tx.init(params), []
+    for _ in range(4):
+        _, state = tx.update(params, state, params)
+        sizes.append(one_pass._alone._cache_size())
+    assert len(set(sizes[1:])) == 1
+
+
+def test_a_trace_is_not_held():
+    tx, params = optax.inject_hyperparams(jaxopt_impl.adam)(learning_rate=0.1), jnp.ones(5)
+    state = tx.init(params)
+    with jax.checking_leaks():
+        jax.jit(lambda g, s: tx.update(g, s, g))(params, state)
+
+
+def test_without_jit_it_is_the_rule():
+    tx, params = jaxopt_impl.adam(0.1), tree(0)
+    with jax.disable_jit():
+        plain = tx.update(tree(1), tx.init(params), params)
+    assert_same(plain, jax.jit(tx.update)(tree(1), tx.init(params), params))
+
+
+def test_leaves_on_several_devices_step_where_they_are():
+    tx, devices = jaxopt_impl.sgd(0.1, momentum=0.9), jax.devices()[:2]
+    params = [jax.device_put(jnp.ones(3), device) for device in devices]
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert [next(iter(u.devices())) for u in updates] == devices
+
+
+def test_applied_it_needs_the_parameters():
+    tx = jaxopt_impl.sgd(0.1)
+    with pytest.raises(ValueError, match=r"sgd: update_and_apply needs the parameters; call it with \(gradients, state, params\)\."):
+        jaxopt_impl.update_and_apply(tx)(jnp.ones(3), tx.init(jnp.ones(3)), None)
+
+
+def test_a_rule_of_somebody_elses_is_not_recorded(tmp_path, monkeypatch):
+    """It may use what the recorder does not know."""
+    tmp_path.joinpath("own_rule.py").write_text("""
+from typing import NamedTuple
+
+from jaxopt_impl import numerics as nx
+from jaxopt_impl.transform import transform
+
+
+class State(NamedTuple):
+    step: nx.Count = None
+
+
+class Hyper(NamedTuple):
+    lr: nx.Number
+
+
+def halved(x):
+    return nx.sqrt(x * x) * 0.5
+
+
+def step(g, p, s, h):
+    return -h.lr * halved(g) if h.lr > 0 else g, s
+
+
+tx = transform("own", step, Hyper(0.5), State, {})
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    import own_rule  # pyright: ignore[reportMissingImports]
+
+    assert own_rule.tx.update(jnp.array([2.0]), own_rule.tx.init(jnp.ones(1)))[0] == -0.5

@@ -1,5 +1,8 @@
 """What no compiled loop may be given: it goes through the rule, or is refused as before."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -237,3 +240,49 @@ def test_empty_and_single_in_jax():
     updates, state = jax.jit(tx.update)(leaves, tx.init(leaves), leaves)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, state.momentum_buffer) == jax.tree.map(jnp.shape, leaves)
     assert updates["one"] == updates["three"][0, 0, 0] == -0.125
+
+
+def test_a_flag_that_is_none_is_not_set():
+    p = torch.nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    optimizer = torch_ref.SGD([p], lr=0.5, maximize=None)  # pyright: ignore[reportArgumentType]
+    optimizer.step()
+    assert p.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("foreach", [None, False])
+def test_where_one_gradient_is_refused_nothing_of_the_group_has_stepped(foreach):
+    first, second = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    first.grad, second.grad = torch.ones(2), torch.ones(2).to_sparse()
+    optimizer = torch_ref.Adam([first, second], lr=0.5, foreach=foreach)
+    with pytest.raises(TypeError, match="dense"):
+        optimizer.step()
+    assert first.tolist() == [1, 1]
+    assert not optimizer.state[first]["step"]
+
+
+def test_a_gradient_of_zeros_without_memory():
+    p = torch.nn.Parameter(torch.ones(2))
+    p.grad = torch._efficientzerotensor((2,))
+    torch_ref.SGD([p], lr=0.5).step()
+    assert p.tolist() == [1, 1]
+
+
+def test_a_forked_process_steps():
+    """The threads of its parent are not there."""
+    code = """
+import os, torch, torch_ref
+torch.set_num_threads(4)
+parameters = [torch.nn.Parameter(torch.ones(8192)) for _ in range(8)]
+for p in parameters:
+    p.grad = torch.ones(8192)
+optimizer = torch_ref.SGD(parameters, lr=0.5)
+optimizer.step()
+if child := os.fork():
+    print(os.waitpid(child, 0)[1])
+else:
+    optimizer.step()
+    os._exit(0 if parameters[7][0] == 0 else 1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"
