@@ -263,7 +263,7 @@ def test_where_one_gradient_is_refused_nothing_of_the_group_has_stepped(foreach)
 
 def test_a_gradient_of_zeros_without_memory():
     p = torch.nn.Parameter(torch.ones(2))
-    p.grad = torch._efficientzerotensor((2,))
+    p.grad = torch._efficientzerotensor((2,))  # pyright: ignore[reportPrivateImportUsage]
     torch_ref.SGD([p], lr=0.5).step()
     assert p.tolist() == [1, 1]
 
