@@ -16,7 +16,6 @@ import numpy as np
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxlib.mlir import ir
 
 from one_pass import library
 from one_pass.program import Program
@@ -155,7 +154,7 @@ def _on_cpu(ctx, *operands, call: Call):
     """
     if call.program is None or _is_parted(ctx.module_context) or ctx.module_context.lowering_parameters.for_export:
         return _rule(ctx, *operands, call=call)
-    given = [isinstance(leaf[0].owner, ir.Block) for leaf in call.leaves(operands)]
+    given = [isinstance(leaf[0].owner, mlir.ir.Block) for leaf in call.leaves(operands)]
     if call.large and any(given) and not call.applied:
         return _rule(ctx, *operands, call=call)
     _register()

@@ -50,6 +50,7 @@ def test_numpy_leaves_in_eager_mode(row):
             assert not differing(np.asarray(x), np.asarray(y)).any()
 
 
+@pytest.mark.usefixtures("without_one_pass")
 @pytest.mark.parametrize("row", FULL, ids=str)
 def test_what_a_tpu_would_compute_holds_no_array_of_the_trace(row):
     """It may be compiled long after it was traced."""
