@@ -157,8 +157,9 @@ class Runs(NamedTuple):
 def load(stem: Path = STEM) -> Runs:
     """The runs whose names begin so, and what was compiled."""
     paths = [*(stem.with_name(f"{stem.name}{part}.json") for part in FILES), COMPILED]
-    one_pass = [read(stem.with_name(f"{stem.name}{part}.json"), (*ABOUT, "cases")) for part in IN_ONE_PASS]
-    return Runs(*[read(path, (*ABOUT, "cases")) for path in paths], one_pass=one_pass)
+    paths += [stem.with_name(f"{stem.name}{part}.json") for part in IN_ONE_PASS]
+    runs = [read(path, (*ABOUT, "cases")) for path in paths]
+    return Runs(*runs[: -len(IN_ONE_PASS)], one_pass=runs[-len(IN_ONE_PASS) :])
 
 
 def main(
