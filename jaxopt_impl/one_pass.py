@@ -24,7 +24,7 @@ MOST_LEAVES = 32  # of a call: the time in which XLA compiles it grows with thei
 SMALL = 2**15  # elements of a leaf: to get memory for a larger update takes longer than XLA's loops over it, which need none
 _TARGET = "optparity_one_pass"
 TOLD = "told at run time"  # in the place of a hyper-parameter
-_TOLD = ("float32", "float64", "int32")  # dtypes of hyper-parameters that the library reads
+_READ = ("float32", "float64", "int32")  # dtypes of hyper-parameters that the library reads
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def step(shell: Any, values: Mapping[str, Any], t: Any, leaves: Sequence[tuple],
 def _told(value: Any) -> jax.Array:
     """A hyper-parameter in a dtype that has all its numbers."""
     value = jnp.asarray(value)
-    if value.dtype.name in _TOLD:
+    if value.dtype.name in _READ:
         return value
     with jax.enable_x64(True):
         return value.astype({"bool": "int32", "bfloat16": "float32", "float16": "float32"}.get(value.dtype.name, "float64"))
@@ -198,11 +198,8 @@ def _on_cpu(ctx, *operands, call: Call):
 
 
 def _is_parted(context: Any) -> bool:
-    """Whether the program is for several devices, and not yet what each of them does (as within `shard_map`)."""
-    axis_context = context.axis_context
-    if hasattr(axis_context, "manual_axes"):
-        return axis_context.mesh.size > 1 and axis_context.manual_axes != frozenset(axis_context.mesh.axis_names)
-    return axis_context.num_devices is None or axis_context.num_devices > 1
+    """Whether the program is for several devices. (What `shard_map` makes of one comes here as the rule: `takes`.)"""
+    return getattr(context.axis_context, "num_devices", None) != 1
 
 
 @functools.cache

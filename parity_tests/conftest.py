@@ -12,6 +12,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+from one_pass import library
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -50,6 +52,14 @@ def as_users_have_it():
     """JAX's own settings of promotion, for models and training runs, which are not the code that the strict ones guard."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def with_one_pass():
+    """The compiled library is there: skipped where it cannot be built or is switched off, and red where it should be there and is not."""
+    if not library.is_available():
+        reason = library.described()
+        (pytest.skip if "no C++ compiler" in reason or "switched off" in reason else pytest.fail)(f"one_pass: {reason}")
 
 
 @pytest.fixture

@@ -19,14 +19,13 @@ import jaxopt_impl
 from jaxopt_impl import one_pass
 from jaxopt_impl.applied import is_one_pass
 from jaxopt_impl.one_pass import MOST_LEAVES
-from one_pass import library
 from optparity.parity.bits import differing
 from optparity.registry import ROWS
 
 from ..sampling import DEFAULTS, FULL
 
 CALL = 'custom_call_target="optparity_one_pass"'
-pytestmark = pytest.mark.skipif(not library.is_available(), reason=library.described())
+pytestmark = pytest.mark.usefixtures("with_one_pass")
 
 
 def tree(seed: int, dtype: str = "float32") -> dict[str, jax.Array]:

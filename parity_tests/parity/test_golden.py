@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from one_pass.library import described, is_available
 from optparity.around import PIECES, AroundRow
 from optparity.parity import golden
 from optparity.parity.streams import STREAMS
@@ -137,7 +136,7 @@ def test_full_rows_walk_as_committed_in_jax(row):
         assert found == document["hashes"][f"{row} | {stream} | float32"], stream
 
 
-@pytest.mark.skipif(not is_available(), reason=described())
+@pytest.mark.usefixtures("with_one_pass")
 @pytest.mark.parametrize("row", FULL, ids=str)
 def test_applied_full_rows_keep_subnormals(row, hashes):
     """Within the compiled pass, whatever XLA does: the oracle's hashes. `optparity golden check --side applied` has every row and dtype."""
