@@ -19,12 +19,12 @@ from . import numerics as nx
 
 
 class Leaf(NamedTuple):
-    """What lies here of a parameter, its gradient and its state; how many steps were counted, and which step is its next."""
+    """What lies here of a parameter, its gradient and its state; where its steps are counted, if they are, and which one is its next."""
 
     p: Tensor
     g: Tensor
     state: Mapping[str, Tensor]
-    count: Tensor | None
+    counter: dict[str, Any] | None
     t: float
     computed_in: str
 

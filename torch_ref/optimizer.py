@@ -142,14 +142,14 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
         check_placed(self.name, path, "gradient", g, p)
         first = self._start(p, group)
         kept = self._kept(path, p, g, group)
-        count = self.state[p]["step"] if self.has_step else None
-        t = (1.0 if first else 2.0) if count is None else float(count) + 1
-        return one_pass.Leaf(local(p), local(g), kept, count, t, self._state_dtype(p))
+        counter = self.state[p] if self.has_step else None
+        t = (1.0 if first else 2.0) if counter is None else float(counter["step"] + 1)
+        return one_pass.Leaf(local(p), local(g), kept, counter, t, self._state_dtype(p))
 
     def _step_by_rule(self, leaf: one_pass.Leaf, group: dict) -> None:
         kept, computed_in = leaf.state, leaf.computed_in
         _counted(leaf)
-        t = leaf.t if leaf.count is None else float(leaf.count)  # a parameter that stands twice in the group counts twice
+        t = leaf.t if leaf.counter is None else float(leaf.counter["step"])  # a parameter that stands twice in the group counts twice
         h = type(self).prepare(self._hyper(group, t=t, first=t == 1))
         s = self.State(**(dict.fromkeys(self.initial_values(group)) | {field: nx.wrap(x, computed_in) for field, x in kept.items()}))
         u, s = type(self).rule(nx.wrap(leaf.g, computed_in), nx.wrap(leaf.p, computed_in), s, h)
@@ -221,8 +221,8 @@ class RoundedOnce(torch.optim.Optimizer, ABC):
 
 
 def _counted(leaf: one_pass.Leaf) -> None:
-    if leaf.count is not None:
-        leaf.count.add_(1)
+    if leaf.counter is not None:
+        leaf.counter["step"] += 1
 
 
 def _number(value):

@@ -286,3 +286,20 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0\n"
+
+
+@pytest.mark.parametrize("step", [7, torch.tensor(7.0), torch.tensor(2.0**24)], ids=str)
+def test_steps_are_counted_as_they_were(step):
+    """A number in the state of an older checkpoint too; float32 counts up to 2^24."""
+
+    def stepped(foreach):
+        p = torch.nn.Parameter(torch.ones(2))
+        p.grad = torch.ones(2)
+        optimizer = torch_ref.Adam([p], lr=0.5, betas=(0.5, 0.75), foreach=foreach)
+        optimizer.step()
+        optimizer.state[p]["step"] = step.clone() if isinstance(step, torch.Tensor) else step
+        optimizer.step()
+        return p.tolist(), float(optimizer.state[p]["step"])
+
+    assert stepped(None) == stepped(False)
+    assert stepped(None)[1] == float(step + 1)
